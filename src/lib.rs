@@ -1,0 +1,11 @@
+//! File transfer over links that break.
+//!
+//! `towd` and `tow` are two front ends of this library. `docs/architecture.md` has the map of the
+//! house, `docs/protocol.md` the protocol.
+
+pub mod digest;
+pub mod limits;
+pub mod progress;
+pub mod session;
+pub mod store;
+pub mod wire;

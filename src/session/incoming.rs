@@ -1,0 +1,491 @@
+//! The receiving end of a transfer: frames in, digests checked, what is wanted again out.
+//!
+//! Knows neither socket nor file: the caller reads bytes into a chunk, lets [`Incoming::parse`]
+//! split it, runs the hash jobs, calls [`Incoming::hashed`], writes the data pieces, and then
+//! [`Incoming::settle`]s the others in order. The same code serves `put` in the server and `get`
+//! in the client.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use super::leaves::{LeafCursor, LeafJob, Run};
+use crate::{
+    digest::{Engine, FileMd5, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
+    limits::ROUNDS_WITHOUT_PROGRESS_MAX,
+    progress::{Mark, Progress, segment_count, segment_length},
+    wire::{
+        DigestChoice, FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader, FrameKind, Reply,
+        ReplyError, SegmentRuns,
+    },
+};
+
+/// One part of a received chunk.
+#[derive(Debug)]
+pub enum Piece {
+    /// Bytes of the file.
+    Data {
+        /// Where in the file.
+        offset: u64,
+        /// Where in the chunk.
+        range: Range<usize>,
+    },
+    /// A whole frame of another kind.
+    Frame(Frame),
+}
+
+/// What a frame that is not data came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// A segment is what the sender has.
+    Good,
+    /// A segment differs and has to come again.
+    Bad {
+        /// Its number.
+        segment: u64,
+    },
+    /// The end of a round: these segments have to come again.
+    Differs(SegmentRuns),
+    /// Everything is there and the root is right. If the MD5 of the whole file was asked for, it
+    /// still has to be compared: see [`Incoming::md5_pending`].
+    Whole,
+    /// The sender gave up.
+    Aborted(Reply),
+}
+
+/// The peer broke the protocol; the stream can't go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A header that makes no sense.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// Data that was not wanted, or not in order.
+    #[error("data out of place")]
+    OutOfPlace,
+    /// A digest of a segment that is not whole, or an end that does not fit.
+    #[error("a digest that does not fit")]
+    Digest,
+    /// The size at the end is not the size that was announced.
+    #[error("the size at the end is another than announced")]
+    Size,
+    /// An abort frame without a valid reply.
+    #[error("{0}")]
+    Abort(#[from] ReplyError),
+    /// Bytes after the end or the abort of a round.
+    #[error("frames after the end")]
+    AfterEnd,
+    /// Round after round, no further segment came out right.
+    #[error("the same segments keep coming out wrong")]
+    Hopeless,
+}
+
+/// Where parsing stands.
+#[derive(Debug)]
+enum Parser {
+    /// Waits for a header, of which some bytes may be here.
+    Header(Vec<u8>),
+    /// Within the payload of a data frame.
+    Data { offset: u64, left: u32 },
+    /// Within the payload of another frame.
+    Payload { header: FrameHeader, bytes: Vec<u8> },
+    /// The round has ended.
+    Ended,
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Incoming {
+    progress: Progress,
+    parser: Parser,
+    /// Hashes the bytes behind the frontier, in order.
+    tail: LeafCursor,
+    /// Hashes a bad segment that comes again.
+    again: Option<LeafCursor>,
+    /// Leaves of bad segments that come again.
+    leaves: BTreeMap<u64, SegmentLeaves>,
+    /// The MD5 of the whole file, if it was asked for.
+    md5: Option<Md5Track>,
+    /// MD5 of the whole file as the sender has it.
+    md5_of_sender: Option<Md5Digest>,
+    /// Segments that agreed with the sender since the round began.
+    good_this_round: u64,
+    rounds_without_progress: u32,
+    /// Data bytes received in this transfer, those that came again counted again.
+    received_bytes: u64,
+}
+
+/// MD5 of the whole file, which follows the data as long as that comes in order.
+#[derive(Debug)]
+struct Md5Track {
+    at: FileMd5,
+    /// As of the last segment boundary up to which everything agreed with the sender.
+    verified: FileMd5,
+}
+
+impl Incoming {
+    /// Goes on from `progress`. With [`DigestChoice::TreeAndMd5`], the MD5 of the whole file
+    /// follows from where the progress knows it.
+    #[must_use]
+    pub fn new(progress: Progress, digest: DigestChoice) -> Self {
+        let md5 = (digest == DigestChoice::TreeAndMd5).then(|| {
+            let at = progress.md5().map(FileMd5::restore).and_then(Result::ok);
+            let at = at.unwrap_or_default();
+            Md5Track {
+                verified: at.clone(),
+                at,
+            }
+        });
+        let tail = LeafCursor::new(Run::Stream, round_to_leaf(progress.frontier()));
+        Self {
+            progress,
+            parser: Parser::Header(Vec::new()),
+            tail,
+            again: None,
+            leaves: BTreeMap::new(),
+            md5,
+            md5_of_sender: None,
+            good_this_round: 0,
+            rounds_without_progress: 0,
+            received_bytes: 0,
+        }
+    }
+
+    /// What has been received and settled.
+    #[must_use]
+    pub const fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The step since the last mark, for the journal. Call it only when all pieces are settled
+    /// and written.
+    #[must_use]
+    pub fn take_mark(&mut self) -> Mark {
+        if let Some(track) = &self.md5 {
+            self.progress
+                .set_md5(track.verified.save().filter(|saved| saved.position > 0));
+        }
+        self.progress.take_mark()
+    }
+
+    /// Data bytes received in this transfer, those that came again counted again.
+    #[must_use]
+    pub const fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Whether the round has ended, by its end frame or an abort: what follows are lines.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.parser, Parser::Ended)
+    }
+
+    /// Begins a further round, after [`Settled::Differs`].
+    ///
+    /// # Errors
+    /// [`Violation::Hopeless`] if several rounds brought nothing.
+    pub fn next_round(&mut self) -> Result<(), Violation> {
+        if self.good_this_round == 0 {
+            self.rounds_without_progress += 1;
+        } else {
+            self.rounds_without_progress = 0;
+        }
+        if self.rounds_without_progress >= ROUNDS_WITHOUT_PROGRESS_MAX {
+            return Err(Violation::Hopeless);
+        }
+        self.good_this_round = 0;
+        self.parser = Parser::Header(Vec::new());
+        Ok(())
+    }
+
+    /// Splits as much of `input` as there are frames: pieces in their order, and the jobs to hash
+    /// their data. Returns how many bytes to consume; what is behind the end of the round stays.
+    ///
+    /// # Errors
+    /// [`Violation`]; pieces and jobs found before it are still good to be settled.
+    pub fn parse(
+        &mut self,
+        input: &[u8],
+        pieces: &mut Vec<Piece>,
+        jobs: &mut Vec<LeafJob>,
+    ) -> Result<usize, Violation> {
+        let mut at = 0;
+        while at < input.len() {
+            let rest = input.get(at..).unwrap_or_default();
+            match &mut self.parser {
+                Parser::Header(have) => {
+                    at += fill(have, rest, FRAME_HEADER_BYTES);
+                    let Ok(bytes) = <[u8; FRAME_HEADER_BYTES]>::try_from(have.as_slice()) else {
+                        continue;
+                    };
+                    let header = FrameHeader::parse(&bytes)?;
+                    self.parser = self.begin(header)?;
+                }
+                Parser::Data { offset, left } => {
+                    let take = rest.len().min(*left as usize);
+                    let range = at..at + take;
+                    let start = *offset;
+                    *offset += take as u64;
+                    *left -= u32::try_from(take).unwrap_or(*left);
+                    if *left == 0 {
+                        self.parser = Parser::Header(Vec::new());
+                    }
+                    at += take;
+                    self.received_bytes += take as u64;
+                    self.split(start, range.clone(), jobs);
+                    pieces.push(Piece::Data {
+                        offset: start,
+                        range,
+                    });
+                }
+                Parser::Payload { header, bytes } => {
+                    at += fill(bytes, rest, header.length as usize);
+                    if bytes.len() == header.length as usize {
+                        let frame = read_frame(*header, bytes)?;
+                        let ends = matches!(frame, Frame::End { .. } | Frame::Abort(_));
+                        let next = Parser::Header(Vec::new());
+                        self.parser = if ends { Parser::Ended } else { next };
+                        pieces.push(Piece::Frame(frame));
+                    }
+                }
+                Parser::Ended => break,
+            }
+        }
+        Ok(at)
+    }
+
+    /// What a header leads to.
+    fn begin(&mut self, header: FrameHeader) -> Result<Parser, Violation> {
+        match header.kind {
+            FrameKind::Data => {
+                self.place(header)?;
+                Ok(Parser::Data {
+                    offset: header.offset,
+                    left: header.length,
+                })
+            }
+            FrameKind::Segment | FrameKind::End | FrameKind::Abort => Ok(Parser::Payload {
+                header,
+                bytes: Vec::new(),
+            }),
+        }
+    }
+
+    /// Finds the run that a data frame continues, or begins one.
+    fn place(&mut self, header: FrameHeader) -> Result<(), Violation> {
+        let FrameHeader { offset, length, .. } = header;
+        let size = self.progress.size();
+        if offset
+            .checked_add(u64::from(length))
+            .is_none_or(|end| end > size)
+        {
+            return Err(Violation::OutOfPlace);
+        }
+        if offset == self.tail.position() || self.continues_again(offset) {
+            return Ok(());
+        }
+        let segment = offset / SEGMENT_BYTES;
+        if offset % SEGMENT_BYTES != 0 || !self.progress.bad().contains(&segment) {
+            return Err(Violation::OutOfPlace);
+        }
+        self.again = Some(LeafCursor::new(Run::Beside, offset));
+        self.leaves
+            .insert(segment, SegmentLeaves::new(segment_length(segment, size)));
+        Ok(())
+    }
+
+    /// Whether `offset` goes on within the segment that is coming again.
+    fn continues_again(&self, offset: u64) -> bool {
+        let mid = |again: &LeafCursor| again.position() == offset && offset % SEGMENT_BYTES != 0;
+        self.again.as_ref().is_some_and(mid)
+    }
+
+    /// Makes jobs of a run of data that has its place.
+    fn split(&mut self, offset: u64, range: Range<usize>, jobs: &mut Vec<LeafJob>) {
+        let size = self.progress.size();
+        match &mut self.again {
+            Some(again) if again.position() == offset && offset != self.tail.position() => {
+                again.split(range, size, jobs);
+            }
+            _ => self.tail.split(range, size, jobs),
+        }
+    }
+
+    /// Takes the jobs back when the engine has run them, in the order in which they were made.
+    pub fn hashed(&mut self, jobs: impl Iterator<Item = LeafJob>, engine: &Engine) {
+        for job in jobs {
+            let (run, segment, leaf) = (job.run, job.segment, job.leaf);
+            match (run, job.outcome(engine)) {
+                (Run::Stream, Ok(digest)) => self.progress.push_leaf(digest),
+                (Run::Stream, Err(state)) => self.tail.keep(state),
+                (Run::Beside, Ok(digest)) => self.again_leaf(segment, leaf, digest),
+                (Run::Beside, Err(state)) => {
+                    if let Some(cursor) = &mut self.again {
+                        cursor.keep(state);
+                    }
+                }
+            }
+        }
+    }
+
+    fn again_leaf(&mut self, segment: u64, leaf: usize, digest: Md5Digest) {
+        let Some(leaves) = self.leaves.get_mut(&segment) else {
+            return;
+        };
+        leaves.set(leaf, digest);
+        if let Some(digest) = leaves.complete() {
+            self.leaves.remove(&segment);
+            self.progress.replace(segment, digest);
+        }
+    }
+
+    /// Data that was hashed and written, in order: the MD5 of the whole file follows it.
+    pub fn wrote(&mut self, offset: u64, bytes: &[u8]) {
+        if let Some(track) = &mut self.md5
+            && track.at.position() == offset
+        {
+            track.at.update(bytes);
+        }
+    }
+
+    /// Takes a frame that is not data, after everything before it was hashed and written.
+    ///
+    /// # Errors
+    /// [`Violation::Digest`] if it speaks of a segment that is not whole.
+    pub fn settle(&mut self, frame: Frame) -> Result<Settled, Violation> {
+        match frame {
+            Frame::Segment { segment, digest } => self.compare(segment, digest),
+            Frame::End { size, root, md5 } => self.end(size, root, md5),
+            Frame::Abort(reply) => Ok(Settled::Aborted(reply)),
+        }
+    }
+
+    fn compare(&mut self, segment: u64, digest: Md5Digest) -> Result<Settled, Violation> {
+        let at = usize::try_from(segment).map_err(|_| Violation::Digest)?;
+        let own = *self.progress.segments().get(at).ok_or(Violation::Digest)?;
+        if self.leaves.contains_key(&segment) {
+            return Err(Violation::Digest);
+        }
+        // A bad segment stays bad until it came again as a whole: its old digest may be what the
+        // sender has, and yet its bytes may be half overwritten.
+        if own != digest || self.progress.bad().contains(&segment) {
+            self.progress.spoil(segment);
+            if let Some(track) = &mut self.md5 {
+                let start = segment * SEGMENT_BYTES;
+                if track.verified.position() > start {
+                    track.verified = FileMd5::default();
+                }
+                if track.at.position() > start {
+                    track.at = track.verified.clone();
+                }
+            }
+            return Ok(Settled::Bad { segment });
+        }
+        self.good_this_round += 1;
+        if let Some(track) = &mut self.md5 {
+            let end = segment * SEGMENT_BYTES + segment_length(segment, self.progress.size());
+            if track.verified.position() == segment * SEGMENT_BYTES && track.at.position() == end {
+                track.verified = track.at.clone();
+            }
+        }
+        Ok(Settled::Good)
+    }
+
+    fn end(
+        &mut self,
+        size: u64,
+        root: Md5Digest,
+        md5: Option<Md5Digest>,
+    ) -> Result<Settled, Violation> {
+        if size != self.progress.size() {
+            return Err(Violation::Size);
+        }
+        if md5.is_some() != self.md5.is_some() {
+            return Err(Violation::Digest);
+        }
+        match self.progress.root() {
+            Some(own) if own == root => {
+                self.md5_of_sender = md5;
+                Ok(Settled::Whole)
+            }
+            // Every segment agreed and yet the root does not: the sender contradicts itself.
+            Some(_) => Err(Violation::Digest),
+            None => {
+                self.leaves.clear();
+                self.again = None;
+                // What is missing behind the frontier can only come from a segment's start.
+                self.progress
+                    .lower(self.progress.segments().len() as u64 * SEGMENT_BYTES);
+                let frontier = round_to_leaf(self.progress.frontier());
+                self.tail = LeafCursor::new(Run::Stream, frontier);
+                let missing =
+                    self.progress.segments().len() as u64..segment_count(self.progress.size());
+                let bad = self.progress.bad().iter().copied();
+                Ok(Settled::Differs(SegmentRuns::collect(bad.chain(missing))))
+            }
+        }
+    }
+
+    /// After [`Settled::Whole`]: the part of the file that the MD5 of the whole file has still to
+    /// read, from the disk. Empty if it has followed all the way.
+    #[must_use]
+    pub fn md5_pending(&self) -> Range<u64> {
+        let size = self.progress.size();
+        self.md5
+            .as_ref()
+            .map_or(size..size, |track| track.at.position()..size)
+    }
+
+    /// Bytes read from the disk, at the start of [`Incoming::md5_pending`].
+    pub fn md5_read(&mut self, bytes: &[u8]) {
+        if let Some(track) = &mut self.md5 {
+            track.at.update(bytes);
+        }
+    }
+
+    /// Compares the MD5 of the whole file: `Ok` with it, or `Ok(None)` if it was not asked for.
+    ///
+    /// # Errors
+    /// [`Violation::Digest`] if it differs although the tree agrees.
+    pub fn check_md5(&self) -> Result<Option<Md5Digest>, Violation> {
+        let Some(track) = &self.md5 else {
+            return Ok(None);
+        };
+        let own = track.at.clone().finish();
+        if Some(own) == self.md5_of_sender {
+            Ok(Some(own))
+        } else {
+            Err(Violation::Digest)
+        }
+    }
+}
+
+/// Reads the payload of a frame that is not data.
+fn read_frame(header: FrameHeader, payload: &[u8]) -> Result<Frame, Violation> {
+    let digest = |at: usize| {
+        let bytes = payload.get(at..at + 16)?;
+        <[u8; 16]>::try_from(bytes).ok().map(Md5Digest)
+    };
+    match header.kind {
+        FrameKind::Data => Err(Violation::OutOfPlace),
+        FrameKind::Segment => Ok(Frame::Segment {
+            segment: header.offset / SEGMENT_BYTES,
+            digest: digest(0).ok_or(Violation::Digest)?,
+        }),
+        FrameKind::End => Ok(Frame::End {
+            size: header.offset,
+            root: digest(0).ok_or(Violation::Digest)?,
+            md5: digest(16),
+        }),
+        FrameKind::Abort => Ok(Frame::Abort(Reply::parse(payload)?)),
+    }
+}
+
+/// Rounds up to a leaf's start: only the end of a file is none, and nothing comes behind it.
+const fn round_to_leaf(offset: u64) -> u64 {
+    offset.div_ceil(LEAF_BYTES) * LEAF_BYTES
+}
+
+/// Adds to `have` from `input` up to `want` bytes; returns how many were taken.
+fn fill(have: &mut Vec<u8>, input: &[u8], want: usize) -> usize {
+    let take = want.saturating_sub(have.len()).min(input.len());
+    have.extend_from_slice(input.get(..take).unwrap_or_default());
+    take
+}

@@ -1,0 +1,117 @@
+//! From runs of bytes to hash jobs: where leaves begin and end.
+
+use std::ops::Range;
+
+use crate::digest::{Engine, Job, LEAF_BYTES, LeafState, Md5Digest, SEGMENT_BYTES};
+
+/// Which of the two runs of a transfer a job belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// The bytes of the stream itself.
+    Stream,
+    /// What goes beside it: the prefix that is checked, or a segment that comes again.
+    Beside,
+}
+
+/// A piece of one leaf that waits to be hashed.
+#[derive(Debug)]
+pub struct LeafJob {
+    state: LeafState,
+    /// The run it was split from.
+    pub(super) run: Run,
+    /// Number of the segment.
+    pub(super) segment: u64,
+    /// Number of the leaf within it.
+    pub(super) leaf: usize,
+    /// Whether the leaf is whole with this piece.
+    complete: bool,
+    /// Where in the chunk that was read or received.
+    range: Range<usize>,
+}
+
+impl LeafJob {
+    /// The job for the engine. `chunk` is the buffer that the run was split from.
+    pub fn job<'a>(&'a mut self, chunk: &'a [u8]) -> Job<'a> {
+        let bytes = chunk.get(self.range.clone()).unwrap_or_default();
+        debug_assert_eq!(
+            bytes.len(),
+            self.range.len(),
+            "the chunk the run was split from"
+        );
+        Job {
+            state: &mut self.state,
+            bytes,
+        }
+    }
+
+    /// After the engine ran: the digest of the whole leaf, or the state to go on with.
+    pub(super) fn outcome(self, engine: &Engine) -> Result<Md5Digest, LeafState> {
+        if self.complete {
+            Ok(engine.finish(&self.state))
+        } else {
+            Err(self.state)
+        }
+    }
+}
+
+/// Runs jobs of a single chunk, for callers that serve one transfer at a time.
+pub fn run_jobs(engine: &mut Engine, jobs: &mut [LeafJob], chunk: &[u8]) {
+    let mut pieces: Vec<Job<'_>> = jobs.iter_mut().map(|job| job.job(chunk)).collect();
+    engine.update(&mut pieces);
+}
+
+/// Where hashing stands in a run of bytes that comes in order.
+///
+/// Invariant: `state` has hashed the bytes from the start of the leaf that holds `position` up to
+/// `position`, except between [`LeafCursor::split`] and [`LeafCursor::keep`].
+#[derive(Debug)]
+pub(super) struct LeafCursor {
+    run: Run,
+    position: u64,
+    state: LeafState,
+}
+
+impl LeafCursor {
+    /// Starts at a leaf's start.
+    pub(super) fn new(run: Run, position: u64) -> Self {
+        debug_assert_eq!(position % LEAF_BYTES, 0, "a run starts at a leaf");
+        Self {
+            run,
+            position,
+            state: LeafState::new(),
+        }
+    }
+
+    /// The next byte to hash.
+    pub(super) const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Splits the next `range.len()` bytes into jobs. `range` is where they lie in the chunk,
+    /// `size` the size of the whole file, whose end completes the last leaf.
+    pub(super) fn split(&mut self, range: Range<usize>, size: u64, jobs: &mut Vec<LeafJob>) {
+        let mut at = range.start;
+        while at < range.end {
+            let leaf_end = (self.position / LEAF_BYTES + 1) * LEAF_BYTES;
+            let leaf_end = leaf_end.min(size.max(self.position + 1));
+            let room = usize::try_from(leaf_end - self.position).unwrap_or(usize::MAX);
+            let take = room.min(range.end - at);
+            let in_segment = self.position % SEGMENT_BYTES;
+            jobs.push(LeafJob {
+                state: std::mem::replace(&mut self.state, LeafState::new()),
+                run: self.run,
+                segment: self.position / SEGMENT_BYTES,
+                leaf: usize::try_from(in_segment / LEAF_BYTES).unwrap_or(0),
+                complete: take == room,
+                range: at..at + take,
+            });
+            at += take;
+            self.position += take as u64;
+        }
+    }
+
+    /// Takes back the state of a leaf that is not whole yet.
+    pub(super) fn keep(&mut self, state: LeafState) {
+        self.state = state;
+    }
+}

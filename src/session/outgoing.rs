@@ -1,0 +1,426 @@
+//! The sending end of a transfer: what to read, what to send, which digests go with it.
+//!
+//! Knows neither socket nor file: the caller asks what comes next, reads those bytes into a
+//! chunk, runs the hash jobs, and tells how much of it the line took. A chunk that the line took
+//! only in part is read again, so that no buffer belongs to a connection, but it is hashed once.
+//! The same code serves `get` in the server and `put` in the client.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
+
+use super::leaves::{LeafCursor, LeafJob, Run};
+use crate::{
+    digest::{Engine, FileMd5, LEAF_BYTES, Md5Digest, RootHasher, SEGMENT_BYTES, SegmentLeaves},
+    limits::CHUNK_BYTES,
+    progress::{segment_count, segment_length},
+    wire::{DigestChoice, Frame, FrameHeader, FrameKind, SegmentRuns},
+};
+
+/// A part of the file that has to be read next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read {
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// How much at most; at least one byte.
+    pub length: usize,
+}
+
+/// Why an offset was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// Beyond the end of the file.
+    #[error("offset beyond the end")]
+    BeyondEnd,
+    /// Neither a multiple of 64 KiB nor the size.
+    #[error("offset is not at a leaf")]
+    NotAtLeaf,
+    /// Segments that the file does not have.
+    #[error("segments beyond the end")]
+    Segments,
+}
+
+/// The sending end.
+#[derive(Debug)]
+pub struct Outgoing {
+    size: u64,
+    /// Where the tail began: what the receiver had.
+    offset: u64,
+    /// What is still to be sent, the part in work first.
+    stream: VecDeque<Range<u64>>,
+    /// What only has to be hashed, since the receiver says that it has it.
+    check: VecDeque<Range<u64>>,
+    stream_hash: LeafCursor,
+    check_hash: LeafCursor,
+    /// Segments of which some leaves are known.
+    leaves: BTreeMap<u64, SegmentLeaves>,
+    digests: Vec<Option<Md5Digest>>,
+    /// Digests of segments that are known but not sent.
+    due: VecDeque<u64>,
+    /// Payload of the current data frame that is still to be sent.
+    frame_left: u32,
+    md5: Option<FileMd5>,
+    ended: bool,
+    sent_bytes: u64,
+}
+
+impl Outgoing {
+    /// Sends a file of `size` bytes to a receiver that has everything below `offset` but for the
+    /// segments in `bad`.
+    ///
+    /// # Errors
+    /// [`OfferError`] if the receiver can't mean this file.
+    pub fn new(
+        size: u64,
+        offset: u64,
+        bad: &SegmentRuns,
+        digest: DigestChoice,
+    ) -> Result<Self, OfferError> {
+        if offset > size {
+            return Err(OfferError::BeyondEnd);
+        }
+        if offset % LEAF_BYTES != 0 && offset != size {
+            return Err(OfferError::NotAtLeaf);
+        }
+        let whole = if offset == size {
+            segment_count(size)
+        } else {
+            offset / SEGMENT_BYTES
+        };
+        if bad.last().is_some_and(|last| last >= whole) {
+            return Err(OfferError::Segments);
+        }
+        let mut stream: VecDeque<_> = bad.runs().map(|run| byte_range(run, size)).collect();
+        if offset < size {
+            stream.push_back(offset..size);
+        }
+        // The segment in which the stream goes on is checked first: only with its first leaves
+        // can its digest be sent.
+        let head = offset / SEGMENT_BYTES * SEGMENT_BYTES;
+        let mut check = VecDeque::new();
+        if offset < size && head < offset {
+            check.push_back(head..offset);
+        }
+        let prefix_end = if offset == size { size } else { head };
+        let mut at = 0;
+        for (first, last) in bad.runs() {
+            check.extend(Some(at..first * SEGMENT_BYTES).filter(|range| !range.is_empty()));
+            at = (last + 1) * SEGMENT_BYTES;
+        }
+        check.extend(Some(at..prefix_end).filter(|range| range.start < range.end));
+
+        let count = usize::try_from(segment_count(size)).map_err(|_| OfferError::BeyondEnd)?;
+        Ok(Self {
+            size,
+            offset,
+            stream_hash: LeafCursor::new(Run::Stream, start_of(&stream)),
+            check_hash: LeafCursor::new(Run::Beside, start_of(&check)),
+            stream,
+            check,
+            leaves: BTreeMap::new(),
+            digests: vec![None; count],
+            due: VecDeque::new(),
+            frame_left: 0,
+            md5: (digest == DigestChoice::TreeAndMd5).then(FileMd5::default),
+            ended: false,
+            sent_bytes: 0,
+        })
+    }
+
+    /// Size of the file in bytes.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What the receiver had when the transfer began.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes that this round has still to send.
+    #[must_use]
+    pub fn left_bytes(&self) -> u64 {
+        self.stream
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum()
+    }
+
+    /// Bytes that have still to be read only to be hashed.
+    #[must_use]
+    pub fn left_to_check_bytes(&self) -> u64 {
+        let check: u64 = self.check.iter().map(|range| range.end - range.start).sum();
+        let md5 = self
+            .md5
+            .as_ref()
+            .map_or(0, |md5| self.size - md5.position());
+        check + md5.saturating_sub(self.left_bytes())
+    }
+
+    /// Data bytes that the line took, those that went again counted again.
+    #[must_use]
+    pub const fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// Whether the end frame of this round was taken.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether the line stands between two frames, where an abort may be put.
+    #[must_use]
+    pub const fn between_frames(&self) -> bool {
+        self.frame_left == 0
+    }
+
+    /// Sends these segments again, after the end of a round.
+    ///
+    /// # Errors
+    /// [`OfferError::Segments`] if the file does not have them.
+    pub fn again(&mut self, want: &SegmentRuns) -> Result<(), OfferError> {
+        if want.is_empty()
+            || want
+                .last()
+                .is_some_and(|last| last >= segment_count(self.size))
+        {
+            return Err(OfferError::Segments);
+        }
+        for segment in want.segments() {
+            if let Some(slot) = self.slot(segment) {
+                *slot = None;
+            }
+        }
+        self.stream = want.runs().map(|run| byte_range(run, self.size)).collect();
+        self.stream_hash = LeafCursor::new(Run::Stream, start_of(&self.stream));
+        self.ended = false;
+        Ok(())
+    }
+
+    fn slot(&mut self, segment: u64) -> Option<&mut Option<Md5Digest>> {
+        usize::try_from(segment)
+            .ok()
+            .and_then(|at| self.digests.get_mut(at))
+    }
+
+    /// What to read to send it next. Never crosses a segment, nor the end of an open frame.
+    #[must_use]
+    pub fn next_to_send(&self) -> Option<Read> {
+        let range = self.stream.front()?;
+        let in_frame = if self.frame_left > 0 {
+            u64::from(self.frame_left)
+        } else {
+            u64::MAX
+        };
+        Some(piece(range, in_frame))
+    }
+
+    /// What to read only to hash it: the prefix that the receiver has, then what the MD5 of the
+    /// whole file has not read yet, once nothing is left to send.
+    #[must_use]
+    pub fn next_to_check(&self) -> Option<Read> {
+        if let Some(range) = self.check.front() {
+            return Some(piece(range, u64::MAX));
+        }
+        let md5 = self.md5.as_ref()?;
+        let behind = self.stream.is_empty() && md5.position() < self.size;
+        behind.then(|| piece(&(md5.position()..self.size), u64::MAX))
+    }
+
+    /// Makes jobs of the bytes just read for [`Outgoing::next_to_send`]; those that were hashed
+    /// when they were read before make none. `range` says where they lie in the chunk.
+    pub fn read_to_send(&mut self, read: Read, range: Range<usize>, jobs: &mut Vec<LeafJob>) {
+        let hashed = self.stream_hash.position().saturating_sub(read.offset);
+        let hashed = usize::try_from(hashed)
+            .unwrap_or(usize::MAX)
+            .min(range.len());
+        self.open_leaves(read.offset / SEGMENT_BYTES);
+        self.stream_hash
+            .split(range.start + hashed..range.end, self.size, jobs);
+    }
+
+    /// Makes jobs of the bytes just read for [`Outgoing::next_to_check`].
+    pub fn read_to_check(
+        &mut self,
+        read: Read,
+        range: Range<usize>,
+        bytes: &[u8],
+        jobs: &mut Vec<LeafJob>,
+    ) {
+        self.follow_md5(read.offset, bytes);
+        let Some(front) = self.check.front_mut() else {
+            return;
+        };
+        front.start = read.offset + range.len() as u64;
+        self.open_leaves(read.offset / SEGMENT_BYTES);
+        self.check_hash.split(range, self.size, jobs);
+    }
+
+    /// Lets the MD5 of the whole file follow bytes that were read to be sent.
+    pub fn follow_md5(&mut self, offset: u64, bytes: &[u8]) {
+        if let Some(md5) = &mut self.md5 {
+            let known = md5
+                .position()
+                .checked_sub(offset)
+                .and_then(|n| usize::try_from(n).ok());
+            if let Some(fresh) = known.and_then(|known| bytes.get(known..)) {
+                md5.update(fresh);
+            }
+        }
+    }
+
+    fn open_leaves(&mut self, segment: u64) {
+        let unknown = self.slot(segment).is_some_and(|slot| slot.is_none());
+        let length = segment_length(segment, self.size);
+        if unknown {
+            self.leaves
+                .entry(segment)
+                .or_insert_with(|| SegmentLeaves::new(length));
+        }
+    }
+
+    /// Takes the jobs back when the engine has run them, in the order in which they were made.
+    pub fn hashed(&mut self, jobs: impl Iterator<Item = LeafJob>, engine: &Engine) {
+        for job in jobs {
+            let (run, segment, leaf) = (job.run, job.segment, job.leaf);
+            match (run, job.outcome(engine)) {
+                (_, Ok(digest)) => self.leaf(segment, leaf, digest),
+                (Run::Stream, Err(state)) => self.stream_hash.keep(state),
+                (Run::Beside, Err(state)) => self.check_hash.keep(state),
+            }
+        }
+        if self.check.front().is_some_and(Range::is_empty) {
+            self.check.pop_front();
+            self.check_hash = LeafCursor::new(Run::Beside, start_of(&self.check));
+        }
+    }
+
+    fn leaf(&mut self, segment: u64, leaf: usize, digest: Md5Digest) {
+        let Some(leaves) = self.leaves.get_mut(&segment) else {
+            return;
+        };
+        leaves.set(leaf, digest);
+        if let Some(digest) = leaves.complete() {
+            self.leaves.remove(&segment);
+            if let Some(slot) = self.slot(segment) {
+                *slot = Some(digest);
+            }
+            self.due.push_back(segment);
+        }
+    }
+
+    /// The header to put before `length` bytes at [`Outgoing::next_to_send`]; `None` within a
+    /// frame that is still open.
+    pub fn data_header(&mut self, length: usize) -> Option<FrameHeader> {
+        let offset = self.stream.front()?.start;
+        let length = u32::try_from(length).ok().filter(|&length| length > 0)?;
+        if self.frame_left > 0 {
+            return None;
+        }
+        self.frame_left = length;
+        Some(FrameHeader {
+            kind: FrameKind::Data,
+            length,
+            offset,
+        })
+    }
+
+    /// The line took `bytes` of the current frame's payload.
+    pub fn sent(&mut self, bytes: usize) {
+        let Some(front) = self.stream.front_mut() else {
+            return;
+        };
+        front.start += bytes as u64;
+        self.sent_bytes += bytes as u64;
+        self.frame_left -= u32::try_from(bytes)
+            .unwrap_or(self.frame_left)
+            .min(self.frame_left);
+        if front.is_empty() {
+            self.stream.pop_front();
+            if !self.stream.is_empty() {
+                self.stream_hash = LeafCursor::new(Run::Stream, start_of(&self.stream));
+            }
+        }
+    }
+
+    /// The next frame that is not data: digests of segments whose data has been sent, and the end
+    /// when there is nothing left to do. `None` within a data frame.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        if self.frame_left > 0 || self.ended {
+            return None;
+        }
+        // A segment is hashed before it is sent, but its digest goes behind its data.
+        let next = self
+            .due
+            .iter()
+            .position(|&segment| !self.is_to_be_sent(segment));
+        if let Some(segment) = next.and_then(|at| self.due.remove(at)) {
+            let digest = *self.slot(segment)?;
+            return digest.map(|digest| Frame::Segment { segment, digest });
+        }
+        let idle = self.stream.is_empty() && self.next_to_check().is_none();
+        if !idle {
+            return None;
+        }
+        let (root, md5) = self.digests();
+        let root = root?;
+        self.ended = true;
+        Some(Frame::End {
+            size: self.size,
+            root,
+            md5,
+        })
+    }
+
+    /// The root, once every segment is known, and the MD5 of the whole file if it was asked for
+    /// and has seen everything.
+    #[must_use]
+    pub fn digests(&self) -> (Option<Md5Digest>, Option<Md5Digest>) {
+        let mut root = RootHasher::new();
+        for digest in &self.digests {
+            let Some(digest) = *digest else {
+                return (None, None);
+            };
+            root.push(digest);
+        }
+        let whole = self.md5.as_ref().filter(|md5| md5.position() == self.size);
+        (
+            Some(root.finish(self.size)),
+            whole.map(|md5| md5.clone().finish()),
+        )
+    }
+
+    /// Whether any byte of a segment has still to be sent in this round.
+    fn is_to_be_sent(&self, segment: u64) -> bool {
+        let start = segment * SEGMENT_BYTES;
+        self.stream
+            .iter()
+            .any(|range| range.start < start + SEGMENT_BYTES && start < range.end)
+    }
+}
+
+/// The bytes of a run of segments.
+fn byte_range((first, last): (u64, u64), size: u64) -> Range<u64> {
+    first * SEGMENT_BYTES..((last + 1) * SEGMENT_BYTES).min(size)
+}
+
+fn start_of(ranges: &VecDeque<Range<u64>>) -> u64 {
+    ranges.front().map_or(0, |range| range.start)
+}
+
+/// The first piece of `range`: within a segment, a chunk, and `limit`.
+fn piece(range: &Range<u64>, limit: u64) -> Read {
+    let segment_end = (range.start / SEGMENT_BYTES + 1) * SEGMENT_BYTES;
+    let length = (range.end.min(segment_end) - range.start).min(limit);
+    let length = usize::try_from(length)
+        .unwrap_or(usize::MAX)
+        .min(CHUNK_BYTES);
+    Read {
+        offset: range.start,
+        length,
+    }
+}

@@ -1,0 +1,29 @@
+//! Files: the jail, sources to be read, partials with their journals, commit, listing, expiry.
+//!
+//! The only place that touches files. Everything here may wait for a disk, so the server calls it
+//! from its [`Worker`] thread, except where a function says that it never waits. Knows no socket.
+//!
+//! **Invariants**
+//! - A path is resolved beneath a directory handle, never by joining strings, and a name that was
+//!   checked is never used again by name: what was opened is what is used.
+//! - A file appears under its name only after its root was verified and its data is durable.
+//! - What a journal says about bytes is true of the bytes on the disk, at any power cut.
+
+mod error;
+mod expire;
+mod identity;
+mod journal;
+mod listing;
+mod partial;
+mod root;
+mod source;
+mod worker;
+
+pub use error::StoreError;
+pub use expire::Expiry;
+pub use identity::Identity;
+pub use listing::{Entry, Kind, Page};
+pub use partial::{Opened, Partial, Place, Upload, partial_name};
+pub use root::Root;
+pub use source::{ReadNow, Source};
+pub use worker::{Panicked, Worker};

@@ -1,0 +1,138 @@
+//! A file that is read to be sent.
+
+use std::{fs::File, io::IoSliceMut, os::fd::OwnedFd, path::Path};
+
+use rustix::{
+    fs::{Advice, CWD, Mode, OFlags, fadvise, openat},
+    io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr},
+};
+
+use super::{Identity, Root, StoreError, error::Doing, root::regular};
+use crate::wire::RemotePath;
+
+/// An open regular file and the version it had when it was opened.
+#[derive(Debug)]
+pub struct Source {
+    file: OwnedFd,
+    identity: Identity,
+}
+
+/// What a read that must not wait came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadNow {
+    /// So many bytes; 0 at the end of the file.
+    Bytes(usize),
+    /// The bytes are not in memory: they have to be fetched from the disk.
+    Cold,
+}
+
+impl Source {
+    /// Opens a file beneath `root`.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongKind`] for anything but a regular file, and the like.
+    pub fn open(root: &Root, path: &RemotePath) -> Result<Self, StoreError> {
+        Self::new(root.open_file(path)?)
+    }
+
+    /// Opens a local file for a client.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn open_local(path: &Path) -> Result<Self, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match openat(CWD, path, flags, Mode::empty()) {
+            // A socket, or a device without a driver.
+            Err(Errno::NXIO) => Err(StoreError::WrongKind("not a regular file")),
+            opened => Self::new(opened.doing("opening")?),
+        }
+    }
+
+    fn new(file: OwnedFd) -> Result<Self, StoreError> {
+        let identity = Identity::of(&regular(&file)?);
+        // Only a hint: a file system that does not take it is read all the same.
+        let _ = fadvise(&file, 0, None, Advice::Sequential);
+        Ok(Self { file, identity })
+    }
+
+    /// The version that was opened.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether the file is still the version that was opened. Never waits for a disk: an open
+    /// file's attributes are in memory.
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        regular(&self.file).is_ok_and(|stat| Identity::of(&stat) == self.identity)
+    }
+
+    /// Reads what is in memory, without waiting for a disk.
+    ///
+    /// # Errors
+    /// A read error. It never yields bytes, and so never a digest.
+    pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Result<ReadNow, StoreError> {
+        read_now(&self.file, offset, buffer)
+    }
+
+    /// Reads, waiting for the disk if need be. Less than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// A read error.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+        read_full(&self.file, offset, buffer)
+    }
+
+    /// Another handle of the same open file.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn try_clone(&self) -> Result<Self, StoreError> {
+        let file = self.file.try_clone().map_err(|_| StoreError::Io {
+            doing: "duplicating a descriptor",
+            errno: Errno::MFILE,
+        })?;
+        Ok(Self {
+            file,
+            identity: self.identity,
+        })
+    }
+
+    /// The file, for a caller that wants more of it.
+    #[must_use]
+    pub fn into_file(self) -> File {
+        File::from(self.file)
+    }
+}
+
+/// Reads without waiting. A kernel or file system that knows no such read is taken at its word
+/// that the bytes may have to be fetched.
+pub(super) fn read_now(
+    file: &OwnedFd,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<ReadNow, StoreError> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    match retry_on_intr(|| preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT)) {
+        Ok(bytes) => Ok(ReadNow::Bytes(bytes)),
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(ReadNow::Cold),
+        Err(errno) => Err(StoreError::from_errno("reading", errno)),
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+pub(super) fn read_full(
+    file: &OwnedFd,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<usize, StoreError> {
+    let mut have = 0;
+    while let Some(rest) = buffer.get_mut(have..).filter(|rest| !rest.is_empty()) {
+        match retry_on_intr(|| pread(file, &mut *rest, offset + have as u64)).doing("reading")? {
+            0 => break,
+            bytes => have += bytes,
+        }
+    }
+    Ok(have)
+}

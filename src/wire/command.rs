@@ -1,0 +1,490 @@
+//! What a client asks for.
+
+use std::{fmt, str::FromStr};
+
+use super::{
+    line::{LineError, Token, Tokens},
+    path::{PathError, RemotePath},
+    reply::Code,
+};
+use crate::limits::{FILE_BYTES_MAX, TOKEN_BYTES_MAX};
+
+/// Which digests a transfer carries. The tree is always there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DigestChoice {
+    /// `md5-tree` alone.
+    #[default]
+    Tree,
+    /// `md5` of the whole file besides: what `md5sum` prints.
+    TreeAndMd5,
+}
+
+/// Says which version of the source a partial belongs to. Opaque to whoever did not make it.
+///
+/// Invariant: 1 to [`TOKEN_BYTES_MAX`] letters, digits, `-` or `_`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tag(String);
+
+impl Tag {
+    /// The token itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Tag {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let fits = (1..=TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain);
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(())
+        }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The client process that uploads: it may take over its own half-open connection, others not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner(pub u128);
+
+impl FromStr for Owner {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !hex {
+            return Err(());
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| ())
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A modification time: seconds since 1970 and nanoseconds, `1700000000.000000001`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mtime {
+    /// Seconds, negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds, below 1,000,000,000.
+    pub nanos: u32,
+}
+
+impl FromStr for Mtime {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (seconds, nanos) = text.split_once('.').ok_or(())?;
+        let (sign, digits) = match seconds.strip_prefix('-') {
+            Some(digits) => (-1, digits),
+            None => (1, seconds),
+        };
+        let seconds = number(digits)
+            .and_then(|n| i64::try_from(n).ok())
+            .ok_or(())?;
+        if nanos.len() != 9 {
+            return Err(());
+        }
+        let nanos = number(nanos)
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or(())?;
+        Ok(Self {
+            seconds: sign * seconds,
+            nanos,
+        })
+    }
+}
+
+impl fmt::Display for Mtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}", self.seconds, self.nanos)
+    }
+}
+
+/// A file that a client wants to upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutOffer {
+    /// Where it shall appear.
+    pub path: RemotePath,
+    /// Its size in bytes, at most [`FILE_BYTES_MAX`].
+    pub size: u64,
+    /// The modification time that it shall have.
+    pub mtime: Mtime,
+    /// Which version of the source it is.
+    pub tag: Tag,
+    /// Who uploads.
+    pub owner: Owner,
+    /// Which digests come with it.
+    pub digest: DigestChoice,
+}
+
+/// One command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Download a file.
+    Get {
+        /// Which file.
+        path: RemotePath,
+        /// Which digests shall come with it.
+        digest: DigestChoice,
+    },
+    /// Upload a file.
+    Put(PutOffer),
+    /// One page of a directory.
+    List {
+        /// Which directory.
+        path: RemotePath,
+        /// Where the page starts: 0, or the `next=` of the page before.
+        from: u64,
+    },
+    /// Kind, size and times of one name.
+    Stat {
+        /// Which name.
+        path: RemotePath,
+    },
+    /// MD5 of a whole file.
+    Md5 {
+        /// Which file.
+        path: RemotePath,
+    },
+    /// Make a directory.
+    MakeDir {
+        /// Which.
+        path: RemotePath,
+    },
+    /// Remove a file.
+    Remove {
+        /// Which.
+        path: RemotePath,
+    },
+    /// Remove an empty directory.
+    RemoveDir {
+        /// Which.
+        path: RemotePath,
+    },
+    /// Rename, replacing what was there.
+    Move {
+        /// The name it has.
+        from: RemotePath,
+        /// The name it shall have.
+        to: RemotePath,
+    },
+    /// Answer, no more.
+    Noop,
+    /// Say goodbye.
+    Quit,
+}
+
+/// Why a line is no command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The verb is not known.
+    #[error("unknown command")]
+    Unknown,
+    /// An argument is missing or left over.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// An argument is not what it has to be.
+    #[error("bad value of {0}")]
+    BadValue(&'static str),
+    /// A path that is refused.
+    #[error("{0}")]
+    Path(#[from] PathError),
+    /// The line itself.
+    #[error("{0}")]
+    Line(#[from] LineError),
+}
+
+impl CommandError {
+    /// The reply code for it.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Unknown => Code::UnknownCommand,
+            Self::Path(PathError::Parent | PathError::Reserved) => Code::Denied,
+            Self::Usage(_) | Self::BadValue(_) | Self::Path(_) | Self::Line(_) => Code::Malformed,
+        }
+    }
+}
+
+/// A decimal number without sign, at most [`u64::MAX`].
+pub(crate) fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// A size or an offset in bytes.
+pub(crate) fn byte_count(text: &str) -> Option<u64> {
+    number(text).filter(|&bytes| bytes <= FILE_BYTES_MAX)
+}
+
+/// The arguments of one command as they come, before it is known which are needed.
+#[derive(Default)]
+struct Arguments<'a> {
+    words: [Option<&'a str>; 2],
+    size: Option<u64>,
+    mtime: Option<Mtime>,
+    tag: Option<Tag>,
+    owner: Option<Owner>,
+    from: Option<u64>,
+    digest: Option<DigestChoice>,
+}
+
+impl<'a> Arguments<'a> {
+    fn read(tokens: &mut Tokens<'a>) -> Result<Self, CommandError> {
+        let mut found = Self::default();
+        while let Some(token) = tokens.token()? {
+            match token {
+                Token::Word(word) => {
+                    let free = found.words.iter_mut().find(|slot| slot.is_none());
+                    *free.ok_or(CommandError::Usage("too many arguments"))? = Some(word);
+                }
+                Token::Field("size", value) => {
+                    set(&mut found.size, byte_count(value), "size")?;
+                }
+                Token::Field("mtime", value) => {
+                    set(&mut found.mtime, value.parse().ok(), "mtime")?;
+                }
+                Token::Field("tag", value) => set(&mut found.tag, value.parse().ok(), "tag")?,
+                Token::Field("owner", value) => {
+                    set(&mut found.owner, value.parse().ok(), "owner")?;
+                }
+                Token::Field("from", value) => set(&mut found.from, number(value), "from")?,
+                Token::Field("digest", value) => {
+                    let choice = match value {
+                        "md5-tree" => Some(DigestChoice::Tree),
+                        "md5" => Some(DigestChoice::TreeAndMd5),
+                        _ => None,
+                    };
+                    set(&mut found.digest, choice, "digest")?;
+                }
+                Token::Field(..) => return Err(CommandError::Usage("unknown field")),
+            }
+        }
+        Ok(found)
+    }
+
+    fn path(&mut self) -> Result<RemotePath, CommandError> {
+        let [first, second] = self.words;
+        self.words = [second, None];
+        Ok(RemotePath::parse(
+            first.ok_or(CommandError::Usage("path missing"))?,
+        )?)
+    }
+
+    /// The command, if every argument was taken.
+    fn done(self, command: Command) -> Result<Command, CommandError> {
+        let rest = Self {
+            words: self.words,
+            ..Self::default()
+        };
+        let all_taken = rest.words == [None, None]
+            && self.size.is_none()
+            && self.mtime.is_none()
+            && self.tag.is_none()
+            && self.owner.is_none()
+            && self.from.is_none()
+            && self.digest.is_none();
+        if all_taken {
+            Ok(command)
+        } else {
+            Err(CommandError::Usage("too many arguments"))
+        }
+    }
+}
+
+/// Takes a field's value, once.
+fn set<T>(slot: &mut Option<T>, value: Option<T>, name: &'static str) -> Result<(), CommandError> {
+    if slot.is_some() {
+        return Err(CommandError::Usage("field given twice"));
+    }
+    *slot = Some(value.ok_or(CommandError::BadValue(name))?);
+    Ok(())
+}
+
+impl Command {
+    /// Reads one line, without its end.
+    ///
+    /// # Errors
+    /// [`CommandError`]; the connection stays in step, since the line has been read as a whole.
+    pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        const MISSING: CommandError = CommandError::Usage("put needs size, mtime, tag and owner");
+        let mut tokens = Tokens::new(line)?;
+        let verb = tokens.word()?.unwrap_or_default();
+        if !VERBS.contains(&verb) {
+            return Err(CommandError::Unknown);
+        }
+        let mut rest = Arguments::read(&mut tokens)?;
+        let command = match verb {
+            "get" => {
+                let digest = rest.digest.take().unwrap_or_default();
+                Self::Get {
+                    path: rest.path()?,
+                    digest,
+                }
+            }
+            "put" => Self::Put(PutOffer {
+                path: rest.path()?,
+                size: rest.size.take().ok_or(MISSING)?,
+                mtime: rest.mtime.take().ok_or(MISSING)?,
+                tag: rest.tag.take().ok_or(MISSING)?,
+                owner: rest.owner.take().ok_or(MISSING)?,
+                digest: rest.digest.take().unwrap_or_default(),
+            }),
+            "ls" => Self::List {
+                from: rest.from.take().unwrap_or(0),
+                path: rest.path()?,
+            },
+            "stat" => Self::Stat { path: rest.path()? },
+            "md5" => Self::Md5 { path: rest.path()? },
+            "mkdir" => Self::MakeDir { path: rest.path()? },
+            "rm" => Self::Remove { path: rest.path()? },
+            "rmdir" => Self::RemoveDir { path: rest.path()? },
+            "mv" => Self::Move {
+                from: rest.path()?,
+                to: rest.path()?,
+            },
+            "noop" => Self::Noop,
+            "quit" => Self::Quit,
+            _ => return Err(CommandError::Unknown),
+        };
+        rest.done(command)
+    }
+}
+
+/// Every verb, as `docs/protocol.md` lists them.
+pub(crate) const VERBS: [&str; 11] = [
+    "get", "put", "ls", "stat", "md5", "mkdir", "rm", "rmdir", "mv", "noop", "quit",
+];
+
+impl fmt::Display for Command {
+    /// The line that [`Command::parse`] reads, without its end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest_field = |digest: &DigestChoice| match digest {
+            DigestChoice::Tree => "",
+            DigestChoice::TreeAndMd5 => " digest=md5",
+        };
+        match self {
+            Self::Get { path, digest } => write!(f, "get {path}{}", digest_field(digest)),
+            Self::Put(PutOffer {
+                path,
+                size,
+                mtime,
+                tag,
+                owner,
+                digest,
+            }) => write!(
+                f,
+                "put {path} size={size} mtime={mtime} tag={tag} owner={owner}{}",
+                digest_field(digest)
+            ),
+            Self::List { path, from: 0 } => write!(f, "ls {path}"),
+            Self::List { path, from } => write!(f, "ls {path} from={from}"),
+            Self::Stat { path } => write!(f, "stat {path}"),
+            Self::Md5 { path } => write!(f, "md5 {path}"),
+            Self::MakeDir { path } => write!(f, "mkdir {path}"),
+            Self::Remove { path } => write!(f, "rm {path}"),
+            Self::RemoveDir { path } => write!(f, "rmdir {path}"),
+            Self::Move { from, to } => write!(f, "mv {from} {to}"),
+            Self::Noop => f.write_str("noop"),
+            Self::Quit => f.write_str("quit"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_command_survives_the_wire() {
+        for line in [
+            "get /a/b%20c",
+            "get /a digest=md5",
+            "put /x size=12 mtime=-3.000000001 tag=ab-1 owner=000102030405060708090a0b0c0d0e0f",
+            "ls /",
+            "ls /d from=77",
+            "stat /d",
+            "md5 /d",
+            "mkdir /d",
+            "rm /d",
+            "rmdir /d",
+            "mv /a /b",
+            "noop",
+            "quit",
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()).unwrap().to_string(), line);
+        }
+    }
+
+    #[test]
+    fn numbers_are_plain_decimals_within_their_bounds() {
+        for bad in [
+            "-1",
+            "+1",
+            "0x10",
+            "1e3",
+            "",
+            "9223372036854775808",
+            "18446744073709551616",
+            "1 ",
+        ] {
+            let line = format!(
+                "put /x size={bad} mtime=0.000000000 tag=t owner=000102030405060708090a0b0c0d0e0f"
+            );
+            let accepted = Command::parse(line.as_bytes());
+            assert_eq!(accepted.is_ok(), bad == "1 ", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_twice_or_left_over_is_refused() {
+        for (line, code) in [
+            ("", Code::UnknownCommand),
+            ("frob", Code::UnknownCommand),
+            ("GET /a", Code::UnknownCommand),
+            ("get", Code::Malformed),
+            ("get /a /b", Code::Malformed),
+            ("get /a digest=md4", Code::Malformed),
+            ("get /a digest=md5 digest=md5", Code::Malformed),
+            ("get /a size=1", Code::Malformed),
+            ("put /a", Code::Malformed),
+            ("mv /a", Code::Malformed),
+            ("mv /a /b /c", Code::Malformed),
+            ("noop x", Code::Malformed),
+            ("get ../a", Code::Denied),
+            ("get .tow", Code::Denied),
+        ] {
+            assert_eq!(
+                Command::parse(line.as_bytes()).unwrap_err().code(),
+                code,
+                "{line}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_make_a_command_or_an_error(
+            line in proptest::collection::vec(any::<u8>(), 0..200)
+        ) {
+            let _ = Command::parse(&line);
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! What the integration tests share: a place for files, `towd` and `tow` as processes, files with
+//! known contents, a client that speaks raw lines, and the [`proxy`] that breaks lines on purpose.
+//!
+//! Whatever a helper starts ends with the helper's value. A helper that cannot do its job fails
+//! the test there and then, with the server's own words where there are any.
+
+#![allow(
+    dead_code,
+    reason = "each test binary uses a different part of this module"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "a test binary exports nothing; here `pub` marks the interface"
+)]
+#![allow(
+    clippy::panic,
+    reason = "a helper that cannot do its job must fail the test"
+)]
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use md5::{Digest, Md5};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use tempfile::TempDir;
+
+pub mod proxy;
+
+/// How long anything may take that is expected at once. Long, for a loaded machine: reaching it
+/// is a failure, never a pace.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A folder of its own for one test, gone with the value.
+///
+/// It lies below the build directory, not in `/tmp`: that is memory on many machines, and the
+/// tests move gigabytes and sync them.
+#[derive(Debug)]
+pub struct TestDir(TempDir);
+
+impl TestDir {
+    pub fn new() -> Self {
+        let parent = env!("CARGO_TARGET_TMPDIR");
+        fs::create_dir_all(parent).expect("the build directory takes files");
+        let dir = tempfile::Builder::new()
+            .prefix("towpath-")
+            .tempdir_in(parent);
+        Self(dir.expect("a folder for the test"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+/// A running `towd`. Dropping it kills the process and waits for its end.
+#[derive(Debug)]
+pub struct Towd {
+    child: Child,
+    addr: SocketAddr,
+    root: PathBuf,
+    args: Vec<OsString>,
+    home: TestDir,
+    stdout: Option<JoinHandle<()>>,
+}
+
+impl Towd {
+    /// Starts a server on a free port, with a root of its own and `args` added.
+    pub fn start(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let home = TestDir::new();
+        let root = home.join("root");
+        fs::create_dir(&root).expect("a root for towd");
+        Self::launch(home, root, args)
+    }
+
+    /// Starts a server on a free port over a folder that the test owns.
+    pub fn start_in(root: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::launch(TestDir::new(), root.to_owned(), args)
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that the server has said on stderr so far, over restarts.
+    pub fn stderr(&self) -> String {
+        fs::read(stderr_path(&self.home))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .expect("the captured stderr is readable")
+    }
+
+    /// Ends the server by SIGKILL: nothing of it runs, or can write, once this returns.
+    pub fn kill(&mut self) {
+        // An error means that it has ended already, which is what is wanted.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        self.join_stdout();
+    }
+
+    /// Asks the server to end by SIGTERM; returns how it ended, and after how long.
+    pub fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let asked = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("towd was running");
+        let Some(status) = wait_child(&mut self.child, PATIENCE) else {
+            self.kill();
+            panic!(
+                "towd was still there {PATIENCE:?} after SIGTERM; stderr:\n{}",
+                self.stderr()
+            );
+        };
+        let took = asked.elapsed();
+        self.join_stdout();
+        (status, took)
+    }
+
+    /// Starts the server again on the same root and port, after killing it if it still runs.
+    pub fn restart(&mut self) {
+        self.kill();
+        let (child, addr, stdout) =
+            spawn_towd(&self.home, &self.root, &self.addr.to_string(), &self.args);
+        assert_eq!(addr, self.addr, "towd came back on another port");
+        (self.child, self.stdout) = (child, Some(stdout));
+    }
+
+    fn launch(
+        home: TestDir,
+        root: PathBuf,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Self {
+        let args: Vec<OsString> = args
+            .into_iter()
+            .map(|arg| arg.as_ref().to_owned())
+            .collect();
+        let (child, addr, stdout) = spawn_towd(&home, &root, "127.0.0.1:0", &args);
+        Self {
+            child,
+            addr,
+            root,
+            args,
+            home,
+            stdout: Some(stdout),
+        }
+    }
+
+    fn join_stdout(&mut self) {
+        if let Some(reader) = self.stdout.take() {
+            reader
+                .join()
+                .expect("the reader of towd's stdout does not panic");
+        }
+    }
+}
+
+impl Drop for Towd {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            // The folder goes with the test, so its last words are shown while they are there.
+            eprintln!("towd's stderr:\n{}", self.stderr());
+        }
+    }
+}
+
+fn stderr_path(home: &TestDir) -> PathBuf {
+    home.join("towd.stderr")
+}
+
+fn spawn_towd(
+    home: &TestDir,
+    root: &Path,
+    listen: &str,
+    args: &[OsString],
+) -> (Child, SocketAddr, JoinHandle<()>) {
+    let stderr = File::options()
+        .create(true)
+        .append(true)
+        .open(stderr_path(home))
+        .expect("a file for towd's stderr");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_towd"))
+        .arg("--root")
+        .arg(root)
+        .args(["--listen", listen])
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .expect("towd starts");
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let (announce, announced) = mpsc::channel();
+    let reader = thread::spawn(move || read_stdout(stdout, &announce));
+    match announced.recv_timeout(PATIENCE) {
+        Ok(addr) => (child, addr, reader),
+        Err(_) => {
+            drop(child.kill());
+            let status = child.wait();
+            let stderr = fs::read_to_string(stderr_path(home));
+            panic!("towd did not say `listening on ADDR:PORT`: {status:?}, stderr: {stderr:?}");
+        }
+    }
+}
+
+/// Passes the address on, then reads to the end, so that a full pipe never stops the server.
+fn read_stdout(stdout: ChildStdout, announce: &mpsc::Sender<SocketAddr>) {
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        let addr = line
+            .split_once("listening on ")
+            .and_then(|(_, rest)| rest.split_whitespace().next())
+            .and_then(|addr| addr.parse().ok());
+        if let Some(addr) = addr {
+            // Nobody listens once the first announcement has been taken.
+            announce.send(addr).ok();
+        }
+    }
+}
+
+/// The client, ready to run; `assert_cmd::assert::OutputAssertExt` gives it `.assert()`.
+pub fn tow(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tow"));
+    command
+        .args(args)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Waits for the end of a process; `None` if it still runs after `limit`.
+pub fn wait_child(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    if let Some(status) = child.try_wait().expect("the child is ours") {
+        return Some(status);
+    }
+    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a pidfd");
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).expect("a limit of seconds");
+        match poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return None,
+            Ok(_) => return Some(child.wait().expect("the child is ours")),
+            Err(Errno::INTR) => {}
+            Err(error) => panic!("poll on a pidfd: {error}"),
+        }
+    }
+}
+
+/// Polls `done` until it holds or `limit` has passed. Only where the OS gives no event.
+pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+/// The seed of this run: `TOW_SEED` from the environment to repeat one, else a fresh one. Printed
+/// so that the output of a failed test carries it.
+pub fn fresh_seed() -> u64 {
+    let seed = match std::env::var("TOW_SEED") {
+        Ok(text) => text.parse().expect("TOW_SEED is a decimal number"),
+        Err(_) => RandomState::new().build_hasher().finish(),
+    };
+    eprintln!("TOW_SEED={seed}");
+    seed
+}
+
+/// SplitMix64: small, fast, and the same on every machine.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A generator that depends on both numbers, and on their order.
+    pub fn derived(seed: u64, stream: u64) -> Self {
+        Self(Self(seed).word() ^ Self(!stream).word())
+    }
+
+    #[inline]
+    pub fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn flag(&mut self) -> bool {
+        self.word() & 1 == 1
+    }
+
+    /// Each value of the range equally often.
+    pub fn within(&mut self, range: &RangeInclusive<u64>) -> u64 {
+        assert!(!range.is_empty(), "nothing to choose from in {range:?}");
+        let span = range.end() - range.start();
+        match span.checked_add(1) {
+            Some(count) => range.start() + self.word() % count,
+            None => self.word(),
+        }
+    }
+
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        let (words, rest) = bytes.as_chunks_mut::<8>();
+        for word in words {
+            *word = self.word().to_le_bytes();
+        }
+        let last = self.word().to_le_bytes();
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
+}
+
+/// Writes a file that depends on its length and seed only, at the speed of the page cache.
+pub fn random_file(path: impl AsRef<Path>, bytes: u64, seed: u64) {
+    let mut file = File::create(path).expect("a file for the test");
+    let mut rng = Rng::new(seed);
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut left = bytes;
+    while left > 0 {
+        let len = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        rng.fill(&mut piece[..len]);
+        file.write_all(&piece[..len])
+            .expect("room for the test's file");
+        left -= len as u64;
+    }
+}
+
+/// Compares two files; where they differ is said on stderr, for the output of a failed test.
+pub fn same_bytes(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
+    let (a, b) = (a.as_ref(), b.as_ref());
+    let [mut file_a, mut file_b] = [a, b].map(open);
+    let mut piece_a = vec![0; PIECE_BYTES];
+    let mut piece_b = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    loop {
+        let len_a = read_full(&mut file_a, &mut piece_a).expect("the first file is readable");
+        let len_b = read_full(&mut file_b, &mut piece_b).expect("the second file is readable");
+        if piece_a[..len_a] != piece_b[..len_b] {
+            let same = piece_a[..len_a]
+                .iter()
+                .zip(&piece_b[..len_b])
+                .take_while(|(a, b)| a == b);
+            eprintln!(
+                "{} and {} differ at byte {}",
+                a.display(),
+                b.display(),
+                offset + same.count()
+            );
+            return false;
+        }
+        if len_a == 0 {
+            return true;
+        }
+        offset += len_a;
+    }
+}
+
+/// What `md5sum` prints for the file.
+pub fn md5sum(path: impl AsRef<Path>) -> String {
+    let mut file = open(path.as_ref());
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut md5 = Md5::new();
+    loop {
+        let len = read_full(&mut file, &mut piece).expect("the file is readable");
+        if len == 0 {
+            break;
+        }
+        md5.update(&piece[..len]);
+    }
+    md5.finalize().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("writing to a String does not fail");
+        hex
+    })
+}
+
+fn open(path: &Path) -> File {
+    File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(len) => filled += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// A connection that says exactly what the test says, to see what the server makes of it.
+#[derive(Debug)]
+pub struct Raw {
+    stream: TcpStream,
+    /// What has arrived and was not asked for yet.
+    ahead: Vec<u8>,
+}
+
+impl Raw {
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).expect("the server accepts");
+        stream
+            .set_nodelay(true)
+            .expect("a TCP socket takes TCP_NODELAY");
+        Self {
+            stream,
+            ahead: Vec::new(),
+        }
+    }
+
+    /// Sends bytes as they are; line ends are the caller's.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream
+            .write_all(bytes.as_ref())
+            .expect("the server takes what is sent");
+    }
+
+    /// The next line without its end. Fails the test if none comes within [`PATIENCE`].
+    pub fn read_line(&mut self) -> String {
+        match self.try_line(PATIENCE) {
+            Ok(Some(line)) => line,
+            Ok(None) => panic!("the server closed instead of saying a line"),
+            Err(error) => panic!("no line from the server: {error}; so far {:?}", self.ahead),
+        }
+    }
+
+    /// The next line without its end; `None` at the end of the stream. An unfinished line stays
+    /// for the next call.
+    pub fn try_line(&mut self, limit: Duration) -> io::Result<Option<String>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(end) = self.ahead.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.ahead.drain(..=end).collect();
+                let line = line.strip_suffix(b"\n").unwrap_or(&line);
+                let line = line.strip_suffix(b"\r").unwrap_or(line);
+                return Ok(Some(String::from_utf8_lossy(line).into_owned()));
+            }
+            if self.read_more(deadline)? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Exactly `count` bytes, such as a frame.
+    pub fn read_bytes(&mut self, count: usize) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.ahead.len() < count {
+            match self.read_more(deadline) {
+                Ok(0) => panic!("closed after {} of {count} bytes", self.ahead.len()),
+                Ok(_) => {}
+                Err(error) => panic!("{} of {count} bytes, then {error}", self.ahead.len()),
+            }
+        }
+        self.ahead.drain(..count).collect()
+    }
+
+    /// Whether the server ends the connection, orderly or not, within `limit`; what it says until
+    /// then is dropped.
+    pub fn closes_within(&mut self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.read_more(deadline) {
+                Ok(0) => return true,
+                Ok(_) => self.ahead.clear(),
+                Err(error) => return error.kind() != io::ErrorKind::TimedOut,
+            }
+        }
+    }
+
+    /// Says that nothing more will be sent, and goes on reading.
+    pub fn finish_sending(&self) {
+        self.stream
+            .shutdown(Shutdown::Write)
+            .expect("the connection is up");
+    }
+
+    /// The socket itself, for what the methods do not cover.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    fn read_more(&mut self, deadline: Instant) -> io::Result<usize> {
+        let mut piece = [0; 4096];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(&mut piece) {
+                Ok(len) => {
+                    self.ahead.extend_from_slice(&piece[..len]);
+                    return Ok(len);
+                }
+                // The time-out of a socket is `WouldBlock`; the deadline above decides.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
