@@ -6,6 +6,7 @@
 pub mod digest;
 pub mod limits;
 pub mod progress;
+pub mod server;
 pub mod session;
 pub mod store;
 pub mod wire;

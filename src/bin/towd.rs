@@ -1,2 +1,80 @@
-//! x
-fn main() {}
+//! `towd`, the server: flags to a configuration, no more.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{ArgAction, Parser};
+use towpath::{
+    limits::KEEP_PARTIALS,
+    server::{Config, Server, StartError},
+};
+
+/// Serves a folder for transfers that survive broken lines.
+///
+/// There is no login yet: whoever reaches the port may read, write and remove everything below
+/// the root.
+#[derive(Debug, Parser)]
+#[command(name = "towd", version)]
+struct Flags {
+    /// Folder to serve; made if it is absent
+    #[arg(long, value_name = "DIR", default_value = "./towpath-data")]
+    root: PathBuf,
+    /// Address and port to listen on; may be given more than once, port 0 lets the system choose
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8690")]
+    listen: Vec<SocketAddr>,
+    /// How long an unfinished upload is kept after its last byte, such as 12h or 7d
+    #[arg(long, value_name = "TIME", default_value_t = humantime::Duration::from(KEEP_PARTIALS))]
+    keep_partials: humantime::Duration,
+    /// Log more: once for connections and replies, twice for everything
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Log only what went wrong
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    start_log(&flags);
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("towd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), StartError> {
+    let server = Server::bind(&Config {
+        root: flags.root.clone(),
+        listen: flags.listen.clone(),
+        keep_partials: Duration::from(flags.keep_partials),
+        handle_signals: true,
+    })?;
+    for address in server.addresses() {
+        // A closed stdout is no reason not to serve.
+        let _ = writeln!(io::stdout(), "listening on {address}");
+    }
+    server.run()?;
+    Ok(())
+}
+
+/// Logs to stderr; RUST_LOG says more precisely than the flags what.
+fn start_log(flags: &Flags) {
+    let level = match (flags.quiet, flags.verbose) {
+        (true, _) => "warn",
+        (false, 0) => "info",
+        (false, 1) => "debug",
+        (false, _) => "trace",
+    };
+    let environment = env_logger::Env::default().default_filter_or(level);
+    env_logger::Builder::from_env(environment)
+        .format_target(false)
+        .init();
+}

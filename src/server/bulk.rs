@@ -1,0 +1,457 @@
+//! The bulk part of a turn: data in, data out, hashing, a chunk of each connection at a time.
+//!
+//! Several connections are gathered, each with a chunk in a buffer of the loop; their hash jobs
+//! run together in the engine, so that many slow streams fill the lanes as well as one fast one;
+//! then each chunk goes to its file or its line.
+
+use std::time::Instant;
+
+use super::{
+    connection::{Cold, Connection},
+    disk::{self, Disk, Held, Ticket},
+};
+use crate::{
+    digest::{Engine, Job},
+    limits::{CHUNK_BYTES, LOOP_BUFFERS, PENDING_INPUT_BYTES_MAX},
+    session::{LeafJob, Piece, Read, Settled, Violation, Wants},
+    store::{ReadNow, StoreError},
+    wire::{Code, Frame, FrameKind, Reply, frame_bytes},
+};
+
+/// A chunk when connections share the turn: four of them fill sixteen lanes together.
+const SHARED_CHUNK_BYTES: usize = CHUNK_BYTES / LOOP_BUFFERS;
+
+/// Space between the buffers' starts beyond a power of two, so that lanes that run through them
+/// in lockstep do not meet in the same cache sets.
+const STAGGER_BYTES: usize = 65 * 64;
+
+/// The buffers of the loop.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    bytes: Vec<u8>,
+}
+
+const BUFFER_BYTES: usize = CHUNK_BYTES + PENDING_INPUT_BYTES_MAX + STAGGER_BYTES;
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        // Zeroed memory is not there before it is touched: a server without load stays small.
+        Self {
+            bytes: vec![0; LOOP_BUFFERS * BUFFER_BYTES],
+        }
+    }
+
+    /// All of them, to be filled.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.bytes.chunks_exact_mut(BUFFER_BYTES)
+    }
+}
+
+/// What a connection has in its buffer.
+#[derive(Debug)]
+pub(super) struct Load {
+    work: Work,
+    jobs: Vec<LeafJob>,
+    /// Bytes read, for the budget.
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Frames came in: their pieces, how many bytes they were, and of how many.
+    Received {
+        pieces: Vec<Piece>,
+        taken: usize,
+        have: usize,
+        violation: Option<Violation>,
+    },
+    /// Frames that nobody needs.
+    Discarded { have: usize },
+    /// Bytes to be sent.
+    Send(Read),
+    /// Bytes that were only hashed.
+    Check,
+    /// Bytes for the MD5 of a whole file.
+    Hash,
+}
+
+/// What the reactor shares with a bulk step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) now: Instant,
+    /// How many connections have bulk work.
+    pub(super) crowd: usize,
+}
+
+impl Turn<'_> {
+    const fn chunk_bytes(&self) -> usize {
+        if self.crowd >= LOOP_BUFFERS {
+            SHARED_CHUNK_BYTES
+        } else {
+            CHUNK_BYTES
+        }
+    }
+}
+
+/// Reads a chunk for a connection. `None` if there is nothing to do for it now.
+pub(super) fn gather(
+    turn: Turn<'_>,
+    connection: &mut Connection,
+    buffer: &mut [u8],
+) -> Option<Load> {
+    match connection.session.wants() {
+        Wants::Frames => return gather_frames(turn, connection, buffer),
+        Wants::Discard => {
+            let have = receive(turn, connection, buffer)?;
+            return Some(Load {
+                work: Work::Discarded { have },
+                jobs: Vec::new(),
+                bytes: have,
+            });
+        }
+        Wants::Lines | Wants::Nothing => {}
+    }
+    if connection.session.outgoing().is_some() {
+        return gather_outgoing(turn, connection, buffer);
+    }
+    let (offset, left) = connection.session.hashing()?;
+    let length = usize::try_from(left)
+        .unwrap_or(usize::MAX)
+        .min(SHARED_CHUNK_BYTES);
+    let bytes = read_file(turn, connection, Read { offset, length }, buffer)?;
+    Some(Load {
+        work: Work::Hash,
+        jobs: Vec::new(),
+        bytes,
+    })
+}
+
+/// The kept input and what the line has. `None` if that is nothing.
+fn receive(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<usize> {
+    let kept = connection.input.len();
+    buffer.get_mut(..kept)?.copy_from_slice(&connection.input);
+    connection.consume_input(kept);
+    let room = buffer.get_mut(kept..kept + turn.chunk_bytes())?;
+    let have = kept + connection.receive(room, turn.now);
+    (have > 0).then_some(have)
+}
+
+fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
+    let have = receive(turn, connection, buffer)?;
+    let (mut pieces, mut jobs) = (Vec::new(), Vec::new());
+    let incoming = connection.session.incoming()?;
+    let input = buffer.get(..have).unwrap_or_default();
+    let parsed = incoming.parse(input, &mut pieces, &mut jobs);
+    let (taken, violation) = match parsed {
+        Ok(taken) => (taken, None),
+        Err(violation) => (have, Some(violation)),
+    };
+    Some(Load {
+        work: Work::Received {
+            pieces,
+            taken,
+            have,
+            violation,
+        },
+        jobs,
+        bytes: have,
+    })
+}
+
+fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
+    // Digests that are due, or an abort, go before the next data frame.
+    send_frames(connection, turn.now);
+    let can_send = connection.writable && connection.has_room();
+    let outgoing = connection.session.outgoing()?;
+    let send = outgoing.next_to_send().filter(|_| can_send);
+    let check = outgoing.next_to_check();
+    let checks = check.is_some() && (send.is_none() || !connection.checked_last);
+    // The first new byte is not held back by the check of what the receiver has.
+    let checks = checks && (send.is_none() || outgoing.sent_bytes() > 0);
+    connection.checked_last = checks;
+    let mut jobs = Vec::new();
+    if let Some(read) = check.filter(|_| checks) {
+        let length = read.length.min(turn.chunk_bytes());
+        let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
+        let bytes = buffer.get(..have).unwrap_or_default();
+        connection
+            .session
+            .outgoing()?
+            .read_to_check(read, 0..have, bytes, &mut jobs);
+        return Some(Load {
+            work: Work::Check,
+            jobs,
+            bytes: have,
+        });
+    }
+    let read = send?;
+    let length = read
+        .length
+        .min(turn.chunk_bytes())
+        .min(connection.send_bytes);
+    let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
+    connection
+        .session
+        .outgoing()?
+        .read_to_send(read, 0..have, &mut jobs);
+    Some(Load {
+        work: Work::Send(Read {
+            length: have,
+            ..read
+        }),
+        jobs,
+        bytes: have,
+    })
+}
+
+/// Reads from what the connection holds. `None` if it has to be fetched, or failed: then the
+/// session knows.
+fn read_file(
+    turn: Turn<'_>,
+    connection: &mut Connection,
+    read: Read,
+    buffer: &mut [u8],
+) -> Option<usize> {
+    let buffer = buffer.get_mut(..read.length)?;
+    let now = match std::mem::take(&mut connection.cold) {
+        Cold::Pending(read) => {
+            connection.cold = Cold::Pending(read);
+            return None;
+        }
+        Cold::Ready(offset, bytes) if offset == read.offset => {
+            let length = bytes.len().min(buffer.len());
+            buffer
+                .get_mut(..length)?
+                .copy_from_slice(bytes.get(..length)?);
+            // What the line does not take now is wanted again.
+            Ok(ReadNow::Bytes(length))
+        }
+        Cold::Ready(..) | Cold::No => match connection.held.as_ref()? {
+            Held::Source(source) => source.read_now(read.offset, buffer),
+            Held::Partial(partial) => partial.read_now(read.offset, buffer),
+        },
+    };
+    match now {
+        Ok(ReadNow::Bytes(0)) => {
+            let reply = Reply::text(Code::Changed, "the file became shorter while it was read");
+            connection.session.handle_source_failed(reply, turn.now);
+            None
+        }
+        Ok(ReadNow::Bytes(bytes)) => Some(bytes),
+        Ok(ReadNow::Cold) => {
+            let held = connection.held.as_ref()?;
+            connection.reads += 1;
+            let ticket = Ticket::Read(connection.token, connection.reads);
+            disk::read(turn.disk, ticket, held, read.offset, read.length);
+            connection.cold = Cold::Pending(connection.reads);
+            None
+        }
+        Err(error) => {
+            source_failed(connection, &error, turn.now);
+            None
+        }
+    }
+}
+
+/// A read failed: there is no digest, and the peer is told.
+pub(super) fn source_failed(connection: &mut Connection, error: &StoreError, now: Instant) {
+    log::error!("{}: {error}", connection.peer);
+    connection
+        .session
+        .handle_source_failed(disk::error_reply(error), now);
+}
+
+/// Runs the jobs of all loads together.
+pub(super) fn hash<'a>(
+    engine: &Engine,
+    loads: impl Iterator<Item = (&'a mut Option<Load>, &'a [u8])>,
+) {
+    let mut jobs: Vec<Job<'_>> = Vec::new();
+    for (load, buffer) in loads {
+        let Some(load) = load else { continue };
+        jobs.extend(load.jobs.iter_mut().map(|job| job.job(buffer)));
+    }
+    engine.update(&mut jobs);
+}
+
+/// Takes a hashed chunk to its file or its line.
+pub(super) fn apply(
+    engine: &Engine,
+    connection: &mut Connection,
+    load: Load,
+    buffer: &[u8],
+    now: Instant,
+) {
+    match load.work {
+        Work::Received {
+            pieces,
+            taken,
+            have,
+            violation,
+        } => {
+            let written = apply_received(engine, connection, pieces, load.jobs, buffer, now);
+            if let Some(violation) = violation.filter(|_| written) {
+                connection.session.handle_settled(Err(violation), now);
+            } else {
+                connection.session.handle_chunk(now);
+                keep_rest(connection, buffer.get(taken..have).unwrap_or_default(), now);
+            }
+        }
+        Work::Discarded { have } => {
+            let input = buffer.get(..have).unwrap_or_default();
+            let taken = connection.session.handle_discarded(input, now);
+            keep_rest(connection, input.get(taken..).unwrap_or_default(), now);
+        }
+        Work::Hash => {
+            let bytes = buffer.get(..load.bytes).unwrap_or_default();
+            connection.session.handle_hashed(bytes, now);
+        }
+        Work::Send(read) => {
+            let bytes = buffer.get(..read.length).unwrap_or_default();
+            apply_send(engine, connection, read, load.jobs, bytes, now);
+            send_frames(connection, now);
+        }
+        Work::Check => {
+            if let Some(outgoing) = connection.session.outgoing() {
+                outgoing.hashed(load.jobs.into_iter(), engine);
+            }
+            send_frames(connection, now);
+        }
+    }
+}
+
+/// Keeps what came behind a stream: commands that were pipelined.
+fn keep_rest(connection: &mut Connection, rest: &[u8], now: Instant) {
+    if !rest.is_empty() && !connection.keep_input(rest) {
+        let reply = Reply::text(Code::LineTooLong, "too much behind the stream");
+        connection.session.end(reply, now);
+    }
+}
+
+/// Writes and settles what was received. `false` if the partial could not be written.
+fn apply_received(
+    engine: &Engine,
+    connection: &mut Connection,
+    pieces: Vec<Piece>,
+    jobs: Vec<LeafJob>,
+    buffer: &[u8],
+    now: Instant,
+) -> bool {
+    // Written before it is told: a leaf that could not be written is never marked.
+    for piece in &pieces {
+        let Piece::Data { offset, range } = piece else {
+            continue;
+        };
+        let bytes = buffer.get(range.clone()).unwrap_or_default();
+        let Some(Held::Partial(partial)) = &connection.held else {
+            return false;
+        };
+        if let Err(error) = partial.write(*offset, bytes) {
+            log::error!("{}: {error}", connection.peer);
+            connection
+                .session
+                .handle_write_failed(disk::error_reply(&error), now);
+            return false;
+        }
+    }
+    if let Some(incoming) = connection.session.incoming() {
+        incoming.hashed(jobs.into_iter(), engine);
+    }
+    for piece in pieces {
+        let Some(incoming) = connection.session.incoming() else {
+            break;
+        };
+        match piece {
+            Piece::Data { offset, range } => {
+                incoming.wrote(offset, buffer.get(range).unwrap_or_default());
+            }
+            Piece::Frame(frame) => {
+                let settled = incoming.settle(frame);
+                if let Ok(Settled::Bad { segment }) = settled {
+                    log::info!("{}: segment {segment} differs", connection.peer);
+                }
+                connection.session.handle_settled(settled, now);
+            }
+        }
+    }
+    true
+}
+
+fn apply_send(
+    engine: &Engine,
+    connection: &mut Connection,
+    read: Read,
+    jobs: Vec<LeafJob>,
+    bytes: &[u8],
+    now: Instant,
+) {
+    let Some(outgoing) = connection.session.outgoing() else {
+        return;
+    };
+    outgoing.hashed(jobs.into_iter(), engine);
+    outgoing.follow_md5(read.offset, bytes);
+    if let Some(header) = outgoing.data_header(bytes.len()) {
+        debug_assert_eq!(header.kind, FrameKind::Data);
+        connection.push_bytes(&header.to_bytes());
+    }
+    let taken = connection.write_payload(bytes, now);
+    if let Some(outgoing) = connection.session.outgoing() {
+        outgoing.sent(taken);
+    }
+    connection.session.handle_moved(now);
+}
+
+/// Sends digests that are due, the end, or an abort.
+pub(super) fn send_frames(connection: &mut Connection, now: Instant) {
+    while connection.has_room() {
+        if let Some(reply) = connection.session.poll_abort(now) {
+            connection.push_bytes(&frame_bytes(&Frame::Abort(reply)));
+            break;
+        }
+        let Some(frame) = connection
+            .session
+            .outgoing()
+            .and_then(|out| out.next_frame())
+        else {
+            break;
+        };
+        if matches!(frame, Frame::End { .. }) {
+            let unchanged = match &connection.held {
+                Some(Held::Source(source)) => source.is_unchanged(),
+                Some(Held::Partial(_)) | None => false,
+            };
+            if !unchanged {
+                let reply = Reply::text(Code::Changed, "the file changed while it was sent");
+                connection.session.handle_source_failed(reply, now);
+                continue;
+            }
+            connection.push_bytes(&frame_bytes(&frame));
+            connection.session.handle_sent(now);
+            break;
+        }
+        connection.push_bytes(&frame_bytes(&frame));
+    }
+    connection.flush(now);
+}
+
+/// Whether a connection has bulk work that can go on now.
+pub(super) fn has_work(connection: &mut Connection) -> bool {
+    if connection.broken || connection.session.is_closed() {
+        return false;
+    }
+    match connection.session.wants() {
+        Wants::Frames | Wants::Discard => {
+            return !connection.input.is_empty() || connection.readable && !connection.input_ended;
+        }
+        Wants::Lines | Wants::Nothing => {}
+    }
+    if matches!(connection.cold, Cold::Pending(_)) {
+        return false;
+    }
+    let can_send = connection.writable && connection.has_room();
+    match connection.session.outgoing() {
+        Some(outgoing) => can_send || outgoing.next_to_check().is_some(),
+        None => connection.session.hashing().is_some(),
+    }
+}

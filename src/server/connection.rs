@@ -1,0 +1,234 @@
+//! One connection: its socket, its session, and its bounded buffers.
+
+use std::{
+    io::{self, IoSlice, Read, Write},
+    net::{Shutdown, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use mio::{Token, net::TcpStream};
+
+use super::disk::Held;
+use crate::{
+    digest::Md5Digest,
+    limits::{CHUNK_BYTES, PENDING_INPUT_BYTES_MAX, PENDING_OUTPUT_BYTES_MAX},
+    session::{JobId, Session},
+    wire::Reply,
+};
+
+/// How long a connection that is closed waits for its peer to have read the last line: closing
+/// with unread input makes the system throw that line away.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The least that is read from a file at once for a peer that takes little.
+const SEND_BYTES_MIN: usize = 64 << 10;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) token: Token,
+    pub(super) session: Session,
+    /// What the session has open.
+    pub(super) held: Option<Held>,
+    /// The partial this connection is registered for as its writer, and the job that opens it.
+    pub(super) partial: Option<(Md5Digest, JobId)>,
+    /// A cold read.
+    pub(super) cold: Cold,
+    /// Counts cold reads.
+    pub(super) reads: u64,
+    /// Cached readiness, cleared only by `WouldBlock`.
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The peer will send no more.
+    pub(super) input_ended: bool,
+    /// The line is dead in both directions.
+    pub(super) broken: bool,
+    /// Input that could not be taken yet. Invariant: at most [`PENDING_INPUT_BYTES_MAX`].
+    pub(super) input: Vec<u8>,
+    /// How far `input` was searched for a line end in vain.
+    pub(super) searched: usize,
+    /// Output that the line has not taken yet. Invariant: stays below
+    /// [`PENDING_OUTPUT_BYTES_MAX`] plus the answer to one command.
+    output: Vec<u8>,
+    /// How much is read from a file at once: about twice what the line took last.
+    pub(super) send_bytes: usize,
+    /// Whether the last bulk step was a check beside the stream: they take turns.
+    pub(super) checked_last: bool,
+    /// In a queue of the reactor.
+    pub(super) queued: bool,
+    pub(super) bulk_queued: bool,
+    /// The earliest reminder in the timers.
+    pub(super) reminder: Option<Instant>,
+    /// Last time that bytes came in or went out.
+    pub(super) active: Instant,
+    /// Everything has been said: closes when the peer has read it, or at this time.
+    pub(super) lingers_until: Option<Instant>,
+}
+
+/// Bytes that had to be fetched from the disk.
+#[derive(Debug, Default)]
+pub(super) enum Cold {
+    /// None.
+    #[default]
+    No,
+    /// The disk thread is at it; the number is that of the read.
+    Pending(u64),
+    /// Here they are, read at this offset.
+    Ready(u64, Vec<u8>),
+}
+
+impl Connection {
+    pub(super) fn new(socket: TcpStream, peer: SocketAddr, token: Token, now: Instant) -> Self {
+        Self {
+            socket,
+            peer,
+            token,
+            session: Session::new(now),
+            held: None,
+            partial: None,
+            cold: Cold::No,
+            reads: 0,
+            // Tried at once: if it is not, the first try says so.
+            readable: true,
+            writable: true,
+            input_ended: false,
+            broken: false,
+            input: Vec::new(),
+            searched: 0,
+            output: Vec::new(),
+            send_bytes: CHUNK_BYTES,
+            checked_last: false,
+            queued: false,
+            bulk_queued: false,
+            reminder: None,
+            active: now,
+            lingers_until: None,
+        }
+    }
+
+    /// Adds a line to the output.
+    pub(super) fn push_reply(&mut self, reply: &Reply) {
+        // Writing to a Vec can't fail.
+        let _ = writeln!(self.output, "{reply}");
+    }
+
+    /// Adds bytes to the output.
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+    }
+
+    /// Whether more may be added to the output.
+    pub(super) const fn has_room(&self) -> bool {
+        self.output.len() < PENDING_OUTPUT_BYTES_MAX
+    }
+
+    /// Whether everything was handed to the line.
+    pub(super) const fn is_flushed(&self) -> bool {
+        self.output.is_empty()
+    }
+
+    /// Hands the output to the line, as far as that takes it.
+    pub(super) fn flush(&mut self, now: Instant) {
+        while !self.output.is_empty() && self.writable && !self.broken {
+            let written = self.socket.write(&self.output);
+            let Some(written) = self.written(written, now) else {
+                return;
+            };
+            self.output.drain(..written);
+        }
+        if self.output.is_empty() && self.output.capacity() > 1024 {
+            self.output = Vec::new();
+        }
+    }
+
+    /// Hands the output and then `payload` to the line; returns how much of the payload it took.
+    pub(super) fn write_payload(&mut self, payload: &[u8], now: Instant) -> usize {
+        let mut taken = 0;
+        while taken < payload.len() && self.writable && !self.broken {
+            let rest = payload.get(taken..).unwrap_or_default();
+            let slices = [IoSlice::new(&self.output), IoSlice::new(rest)];
+            let written = self.socket.write_vectored(&slices);
+            let Some(written) = self.written(written, now) else {
+                break;
+            };
+            let of_output = written.min(self.output.len());
+            self.output.drain(..of_output);
+            taken += written - of_output;
+        }
+        let doubled = taken.saturating_mul(2);
+        self.send_bytes = if taken == payload.len() {
+            self.send_bytes.saturating_mul(2).min(CHUNK_BYTES)
+        } else {
+            doubled.clamp(SEND_BYTES_MIN, CHUNK_BYTES)
+        };
+        taken
+    }
+
+    /// What came of a write; `None` ends the attempt.
+    fn written(&mut self, written: io::Result<usize>, now: Instant) -> Option<usize> {
+        match written {
+            // A socket that takes nothing and says no more would be asked for ever.
+            Ok(0) => self.broken = true,
+            Ok(written) => {
+                self.active = now;
+                return Some(written);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Some(0),
+            Err(_) => self.broken = true,
+        }
+        None
+    }
+
+    /// Reads from the line into `buffer` until that is full or the line has no more for now;
+    /// returns how much there is.
+    pub(super) fn receive(&mut self, buffer: &mut [u8], now: Instant) -> usize {
+        let mut have = 0;
+        while self.readable && !self.input_ended {
+            let Some(room) = buffer.get_mut(have..).filter(|room| !room.is_empty()) else {
+                break;
+            };
+            match self.socket.read(room) {
+                Ok(0) => self.input_ended = true,
+                Ok(bytes) => {
+                    have += bytes;
+                    self.active = now;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.input_ended = true;
+                    self.broken = true;
+                }
+            }
+        }
+        have
+    }
+
+    /// Keeps input that can't be taken yet. `false` if it is more than a connection may have.
+    pub(super) fn keep_input(&mut self, bytes: &[u8]) -> bool {
+        self.searched = 0;
+        self.input = bytes.to_vec();
+        self.input.len() <= PENDING_INPUT_BYTES_MAX
+    }
+
+    /// Forgets the first `taken` bytes of the input.
+    pub(super) fn consume_input(&mut self, taken: usize) {
+        self.input.drain(..taken.min(self.input.len()));
+        if self.input.is_empty() {
+            self.input = Vec::new();
+        }
+    }
+
+    /// Ends the output: the peer sees the end after the last line.
+    pub(super) fn linger(&mut self, now: Instant) {
+        if self.lingers_until.is_none() {
+            self.lingers_until = Some(now + LINGER);
+            if self.socket.shutdown(Shutdown::Write).is_err() {
+                self.broken = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! From the session's jobs to the store, on the disk thread, and back.
+//!
+//! The one place where errors of the store become reply codes.
+
+use std::sync::Arc;
+
+use mio::Token;
+
+use crate::{
+    progress::Mark,
+    session::{Job, JobId, Outcome},
+    store::{
+        Entry, Expiry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Worker,
+    },
+    wire::{Code, PutOffer, Reply, encode},
+};
+
+/// The disk thread as the server uses it.
+pub(super) type Disk = Worker<Ticket, Done>;
+
+/// Whom a finished job concerns.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ticket {
+    /// A session's job.
+    Session(Token, JobId),
+    /// A cold read for a connection, numbered.
+    Read(Token, u64),
+    /// Nobody in particular.
+    Nobody,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// An outcome for the session, and what the connection holds from now on.
+    Session(Outcome, Option<Held>),
+    /// Bytes that were not in memory.
+    Read(u64, Result<Vec<u8>, StoreError>),
+    /// Nothing to tell.
+    Nothing,
+    /// The expiry of old partials goes on.
+    Expiring(Expiry),
+}
+
+/// What a connection holds open.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A file that is sent or hashed.
+    Source(Arc<Source>),
+    /// A file on its way in.
+    Partial(Partial),
+}
+
+impl Held {
+    /// Reads, waiting for the disk if need be.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+        match self {
+            Self::Source(source) => source.read(offset, buffer),
+            Self::Partial(partial) => partial.read(offset, buffer),
+        }
+    }
+
+    fn another(&self) -> Self {
+        match self {
+            Self::Source(source) => Self::Source(Arc::clone(source)),
+            Self::Partial(partial) => Self::Partial(partial.clone()),
+        }
+    }
+}
+
+/// The reply for an error of the store.
+pub(super) fn error_reply(error: &StoreError) -> Reply {
+    let code = match error {
+        StoreError::NotFound => Code::Absent,
+        StoreError::Denied => Code::Denied,
+        StoreError::WrongKind(_) => Code::WrongKind,
+        StoreError::Exists => Code::Exists,
+        StoreError::NoSpace(_) => Code::NoSpace,
+        StoreError::Busy => Code::Busy,
+        StoreError::NameTooLong => Code::Malformed,
+        StoreError::SyncFailed | StoreError::Io { .. } => Code::Failed,
+    };
+    Reply::text(code, &error.to_string())
+}
+
+fn failed(error: &StoreError) -> Done {
+    Done::Session(Outcome::Failed(error_reply(error)), None)
+}
+
+/// Hands a session's job to the disk thread. `held` is what the connection has open.
+pub(super) fn start(disk: &Disk, root: &Arc<Root>, ticket: Ticket, job: Job, held: Option<&Held>) {
+    let root = Arc::clone(root);
+    let partial = match held {
+        Some(Held::Partial(partial)) => Some(partial.clone()),
+        Some(Held::Source(_)) | None => None,
+    };
+    disk.submit(ticket, move || run(&root, job, partial.as_ref()));
+}
+
+/// Runs a job, on the disk thread.
+fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
+    let outcome = match job {
+        Job::OpenSource(path) => match Source::open(root, &path) {
+            Ok(source) => {
+                let identity = source.identity();
+                let outcome = Outcome::SourceOpened {
+                    size: identity.size,
+                    mtime: identity.mtime,
+                    tag: identity.tag(),
+                };
+                return Done::Session(outcome, Some(Held::Source(Arc::new(source))));
+            }
+            Err(error) => Err(error),
+        },
+        Job::OpenPartial { offer, fresh } => return open_partial(root, offer, fresh),
+        Job::Checkpoint(mark) => on(partial, |partial| {
+            partial.checkpoint(mark).map(|()| Outcome::Checkpointed)
+        }),
+        Job::Commit { mark, root, md5 } => on(partial, |partial| {
+            partial.commit(mark, root, md5).map(|()| Outcome::Committed)
+        }),
+        Job::List { path, from } => root.list(&path, from).map(page_answer),
+        Job::Stat(path) => root.stat(&path).map(|entry| stat_answer(&entry)),
+        Job::MakeDir(path) => root.make_dir(&path).map(|()| done()),
+        Job::Remove(path) => root.remove(&path).map(|()| done()),
+        Job::RemoveDir(path) => root.remove_dir(&path).map(|()| done()),
+        Job::Move(from, to) => root.rename(&from, &to).map(|()| done()),
+    };
+    match outcome {
+        Ok(outcome) => Done::Session(outcome, None),
+        Err(error) => failed(&error),
+    }
+}
+
+fn on(
+    partial: Option<&Partial>,
+    job: impl FnOnce(&Partial) -> Result<Outcome, StoreError>,
+) -> Result<Outcome, StoreError> {
+    debug_assert!(partial.is_some(), "a partial is held while it is received");
+    partial.map_or(Err(StoreError::NotFound), job)
+}
+
+fn open_partial(root: &Arc<Root>, offer: PutOffer, fresh: bool) -> Done {
+    let PutOffer {
+        path,
+        size,
+        mtime,
+        tag,
+        ..
+    } = offer;
+    let upload = Upload {
+        path,
+        size,
+        mtime,
+        tag,
+    };
+    match Partial::open(root, Place::Internal, upload, fresh) {
+        Ok(Opened::Partial(partial, progress, tag)) => {
+            let outcome = Outcome::PartialOpened {
+                progress,
+                tag: Some(tag),
+            };
+            Done::Session(outcome, Some(Held::Partial(partial)))
+        }
+        Ok(Opened::Committed(root, md5)) => {
+            Done::Session(Outcome::CommittedBefore { root, md5 }, None)
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn done() -> Outcome {
+    Outcome::Answer(vec![Reply::new(Code::Done)])
+}
+
+fn describe(reply: Reply, entry: &Entry) -> Reply {
+    reply
+        .with("kind", entry.kind.letter())
+        .with("size", entry.size)
+        .with("mtime", entry.mtime)
+}
+
+fn stat_answer(entry: &Entry) -> Outcome {
+    Outcome::Answer(vec![describe(Reply::new(Code::Done), entry)])
+}
+
+fn page_answer(page: Page) -> Outcome {
+    let mut lines: Vec<Reply> = page
+        .entries
+        .iter()
+        .map(|entry| describe(Reply::new(Code::Entry), entry).with("name", encode(&entry.name)))
+        .collect();
+    let last = Reply::new(Code::Done).with("entries", page.entries.len());
+    lines.push(match page.next {
+        Some(next) => last.with("next", next),
+        None => last,
+    });
+    Outcome::Answer(lines)
+}
+
+/// Lets go of what a connection holds. On the disk thread, since closing the last handle of a
+/// large file that was replaced takes as long as removing it.
+pub(super) fn release(disk: &Disk, held: Held, mark: Option<Mark>) {
+    disk.submit(Ticket::Nobody, move || {
+        if let (Held::Partial(partial), Some(mark)) = (&held, mark)
+            && let Err(error) = partial.note(mark)
+        {
+            log::warn!("a partial was not noted and will continue further back: {error}");
+        }
+        drop(held);
+        Done::Nothing
+    });
+}
+
+/// Fetches bytes that are not in memory.
+pub(super) fn read(disk: &Disk, ticket: Ticket, held: &Held, offset: u64, length: usize) {
+    let held = held.another();
+    disk.submit(ticket, move || {
+        let mut bytes = vec![0; length];
+        let read = held.read(offset, &mut bytes);
+        Done::Read(
+            offset,
+            read.map(|have| {
+                bytes.truncate(have);
+                bytes
+            }),
+        )
+    });
+}
+
+/// Begins, or goes on with, the removal of partials that nobody came back for.
+pub(super) fn expire(
+    disk: &Disk,
+    root: &Arc<Root>,
+    keep: std::time::Duration,
+    walk: Option<Expiry>,
+) {
+    let root = Arc::clone(root);
+    disk.submit(Ticket::Nobody, move || {
+        let walk = match walk {
+            Some(walk) => Ok(walk),
+            None => root.expire(keep),
+        };
+        match walk.map(|walk| root.expire_step(walk)) {
+            Ok(Ok(walk)) => return Done::Expiring(walk),
+            Ok(Err(0)) => {}
+            Ok(Err(removed)) => log::info!("removed {removed} files of expired partials"),
+            Err(error) => log::warn!("looking for expired partials: {error}"),
+        }
+        Done::Nothing
+    });
+}

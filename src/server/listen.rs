@@ -1,0 +1,67 @@
+//! Listening sockets.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::limits::STALL_DEADLINE;
+
+/// Connections that wait to be accepted: a burst of clients that reconnect at once.
+const BACKLOG: i32 = 4096;
+
+/// Listens on an address. The port can be taken again at once after a restart; an IPv6 address
+/// does not take the IPv4 port as well, so that both can be listened on.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Prepares an accepted socket: small answers leave at once, and a peer that vanished is noticed.
+pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(STALL_DEADLINE))
+}
+
+/// What is to be done about a failed accept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AcceptError {
+    /// Nobody waits.
+    Drained,
+    /// That client is gone; there may be others.
+    Gone,
+    /// No descriptors or memory: later.
+    Later,
+}
+
+impl AcceptError {
+    pub(super) fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+        match error.kind() {
+            WouldBlock => Self::Drained,
+            // Network errors of the connection itself are reported by accept as well: accept(2),
+            // "Error handling".
+            ConnectionAborted | ConnectionReset | Interrupted => Self::Gone,
+            io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable => Self::Gone,
+            _ => Self::Later,
+        }
+    }
+}

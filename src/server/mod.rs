@@ -1,0 +1,140 @@
+//! The reactor: one thread, one `mio` poll, thousands of connections.
+//!
+//! The only place that touches sockets on the server's side. It feeds lines and frames to each
+//! connection's [`Session`](crate::session::Session), carries out the actions that this asks for,
+//! and moves bulk bytes between socket and store. Whatever may wait for a disk goes to the disk
+//! thread of [`disk`].
+//!
+//! **Invariants**
+//! - Nothing here waits but `poll` itself.
+//! - mio is edge-triggered (see the docs of `mio::Poll`, "Draining readiness"): a readiness bit is
+//!   cleared only by `WouldBlock`, and a connection that could go on is in a queue.
+//! - A token carries a generation: a stale event never reaches a new tenant of its slot.
+//! - Every buffer of a connection is bounded; bulk bytes are in buffers of the loop.
+
+mod bulk;
+mod connection;
+mod disk;
+mod listen;
+mod reactor;
+mod timers;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use mio::Waker;
+
+use crate::{limits::KEEP_PARTIALS, store::StoreError};
+use reactor::Reactor;
+
+/// What a server serves, and where.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder that clients see. Made if it is absent.
+    pub root: PathBuf,
+    /// Addresses to listen on; port 0 lets the system choose.
+    pub listen: Vec<SocketAddr>,
+    /// How long partials are kept after the last byte came in.
+    pub keep_partials: Duration,
+    /// Whether SIGTERM and SIGINT end the server. Only one server of a process may say so.
+    pub handle_signals: bool,
+}
+
+impl Config {
+    /// Serves `root` on a port of the system's choice of 127.0.0.1.
+    #[must_use]
+    pub fn loopback(root: PathBuf) -> Self {
+        Self {
+            root,
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            keep_partials: KEEP_PARTIALS,
+            handle_signals: false,
+        }
+    }
+}
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder can't be served.
+    #[error("can't serve {}: {error}", path.display())]
+    Root {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        error: StoreError,
+    },
+    /// The address can't be listened on.
+    #[error("can't listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Poll, thread or signals.
+    #[error("can't start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A server that is listening.
+#[derive(Debug)]
+pub struct Server {
+    reactor: Reactor,
+    stopper: Stopper,
+}
+
+/// Ends a running server from another thread.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl Stopper {
+    /// Asks the server to end: partials are noted, clients told.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        // Fails only when the poll is gone, and the server with it.
+        let _ = self.waker.wake();
+    }
+}
+
+impl Server {
+    /// Opens the root and listens. Connections are accepted once [`Server::run`] is called.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let (reactor, stopper) = Reactor::new(config)?;
+        Ok(Self { reactor, stopper })
+    }
+
+    /// The addresses that are listened on, with the ports that the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.reactor.addresses()
+    }
+
+    /// A handle to end the server.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Serves until it is stopped or gets a signal.
+    ///
+    /// # Errors
+    /// `poll` itself failed.
+    pub fn run(self) -> io::Result<()> {
+        self.reactor.run()
+    }
+}
