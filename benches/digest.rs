@@ -77,10 +77,7 @@ fn many_streams(c: &mut Criterion) {
                     let mut jobs: Vec<Job<'_>> = states
                         .iter_mut()
                         .zip(&pieces)
-                        .map(|(state, piece)| Job {
-                            state,
-                            bytes: black_box(piece),
-                        })
+                        .map(|(state, piece)| Job { state, bytes: black_box(piece) })
                         .collect();
                     engine.update(&mut jobs);
                 });
@@ -113,11 +110,7 @@ fn throughput(len: usize) -> Throughput {
 }
 
 fn name(len: usize) -> String {
-    if len < MIB {
-        format!("{}KiB", len / KIB)
-    } else {
-        format!("{}MiB", len / MIB)
-    }
+    if len < MIB { format!("{}KiB", len / KIB) } else { format!("{}MiB", len / MIB) }
 }
 
 criterion_group!(benches, memcpy, one_md5, one_stream, many_streams, finish);

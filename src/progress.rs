@@ -21,11 +21,7 @@ pub const fn segment_count(size: u64) -> u64 {
 pub const fn segment_length(segment: u64, size: u64) -> u64 {
     let start = segment.saturating_mul(SEGMENT_BYTES);
     let rest = size.saturating_sub(start);
-    if rest < SEGMENT_BYTES {
-        rest
-    } else {
-        SEGMENT_BYTES
-    }
+    if rest < SEGMENT_BYTES { rest } else { SEGMENT_BYTES }
 }
 
 /// What was received of a file: digests of what lies on the disk, as the receiver computed them.
@@ -33,14 +29,15 @@ pub const fn segment_length(segment: u64, size: u64) -> u64 {
 /// Invariants:
 /// - `segments` are the digests of the first segments, complete, in order;
 /// - `tail` are the leaf digests of the segment behind them, and fewer than make it complete;
-/// - `bad` holds only numbers below `segments.len()`: those have to come again.
+/// - `bad` holds only numbers below `segments.len()`: those have to come again;
+/// - `md5` ends at or below [`Progress::md5_limit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     size: u64,
     segments: Vec<Md5Digest>,
     tail: Vec<Md5Digest>,
     bad: BTreeSet<u64>,
-    /// MD5 of the whole file up to a segment boundary that was verified.
+    /// MD5 of the whole file up to a leaf's start.
     md5: Option<SavedMd5>,
     /// What the last mark already told.
     marked: Marked,
@@ -70,7 +67,7 @@ pub struct Mark {
     pub leaves: Vec<Md5Digest>,
     /// All segments that have to come again.
     pub bad: Vec<u64>,
-    /// MD5 of the whole file up to a verified boundary.
+    /// MD5 of the whole file up to a leaf's start.
     pub md5: Option<SavedMd5>,
 }
 
@@ -79,14 +76,7 @@ impl Progress {
     #[must_use]
     pub fn new(size: u64) -> Self {
         let (segments, tail, bad) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self {
-            size,
-            segments,
-            tail,
-            bad,
-            md5: None,
-            marked: Marked::default(),
-        }
+        Self { size, segments, tail, bad, md5: None, marked: Marked::default() }
     }
 
     /// Size of the whole file in bytes.
@@ -106,11 +96,7 @@ impl Progress {
     /// Bytes that need not come again.
     #[must_use]
     pub fn good_bytes(&self) -> u64 {
-        let bad: u64 = self
-            .bad
-            .iter()
-            .map(|&bad| segment_length(bad, self.size))
-            .sum();
+        let bad: u64 = self.bad.iter().map(|&bad| segment_length(bad, self.size)).sum();
         self.frontier() - bad
     }
 
@@ -138,15 +124,30 @@ impl Progress {
         SegmentRuns::collect(self.bad.iter().copied())
     }
 
-    /// MD5 of the whole file up to a verified boundary.
+    /// MD5 of the whole file, up to where it is known.
     #[must_use]
     pub const fn md5(&self) -> Option<SavedMd5> {
         self.md5
     }
 
-    /// Remembers the MD5 of the whole file up to a verified boundary; `None` forgets it.
-    pub const fn set_md5(&mut self, md5: Option<SavedMd5>) {
+    /// Remembers the MD5 of the whole file up to some position; `None`, or a position beyond
+    /// [`Progress::md5_limit`], forgets it.
+    pub fn set_md5(&mut self, md5: Option<SavedMd5>) {
         self.md5 = md5;
+        self.limit_md5();
+    }
+
+    /// How far an MD5 of the whole file can be true for long: the first byte that is bad or has
+    /// not been received, since it will be written over.
+    #[must_use]
+    pub fn md5_limit(&self) -> u64 {
+        let bad = self.bad.first().map(|&bad| bad * SEGMENT_BYTES);
+        self.frontier().min(bad.unwrap_or(u64::MAX))
+    }
+
+    fn limit_md5(&mut self) {
+        let limit = self.md5_limit();
+        self.md5 = self.md5.filter(|md5| md5.position <= limit);
     }
 
     /// Whether everything is there and nothing known to be bad.
@@ -172,21 +173,22 @@ impl Progress {
     pub fn push_leaf(&mut self, digest: Md5Digest) {
         debug_assert!(self.frontier() < self.size, "no leaf behind the end");
         self.tail.push(digest);
+        self.close_tail();
+    }
+
+    /// Makes a segment of the tail if it has all leaves of one.
+    fn close_tail(&mut self) {
         let segment = self.segments.len() as u64;
         let leaves = segment_length(segment, self.size).div_ceil(LEAF_BYTES);
-        if self.tail.len() as u64 == leaves {
-            self.segments
-                .push(crate::digest::segment_digest(&self.tail));
+        if !self.tail.is_empty() && self.tail.len() as u64 == leaves {
+            self.segments.push(crate::digest::segment_digest(&self.tail));
             self.clear_tail();
         }
     }
 
     /// A complete segment came again, with this digest.
     pub fn replace(&mut self, segment: u64, digest: Md5Digest) {
-        if let Some(slot) = usize::try_from(segment)
-            .ok()
-            .and_then(|at| self.segments.get_mut(at))
-        {
+        if let Some(slot) = usize::try_from(segment).ok().and_then(|at| self.segments.get_mut(at)) {
             *slot = digest;
             self.bad.remove(&segment);
             self.marked.replaced.insert(segment);
@@ -202,10 +204,7 @@ impl Progress {
     pub fn spoil(&mut self, segment: u64) {
         if segment < self.segments.len() as u64 {
             self.bad.insert(segment);
-            let start = segment * SEGMENT_BYTES;
-            if self.md5.is_some_and(|md5| md5.position > start) {
-                self.md5 = None;
-            }
+            self.limit_md5();
         }
     }
 
@@ -222,18 +221,12 @@ impl Progress {
             self.clear_tail();
         } else {
             let leaves = (offset % SEGMENT_BYTES) / LEAF_BYTES;
-            self.tail
-                .truncate(usize::try_from(leaves).unwrap_or(LEAVES_PER_SEGMENT));
+            self.tail.truncate(usize::try_from(leaves).unwrap_or(LEAVES_PER_SEGMENT));
             self.marked.tail = self.marked.tail.min(self.tail.len());
         }
         let count = self.segments.len() as u64;
         self.bad.retain(|&bad| bad < count);
-        if self
-            .md5
-            .is_some_and(|md5| md5.position > count * SEGMENT_BYTES)
-        {
-            self.md5 = None;
-        }
+        self.limit_md5();
     }
 
     /// The source has another size now: keeps whole segments and whole leaves within both.
@@ -248,6 +241,8 @@ impl Progress {
             self.lower(whole * SEGMENT_BYTES);
         }
         self.size = size;
+        // A file that ends now where a leaf ended has a last segment of just these leaves.
+        self.close_tail();
     }
 
     /// Takes a step.
@@ -263,10 +258,7 @@ impl Progress {
 
         self.segments.truncate(count);
         for &(segment, digest) in &mark.segments {
-            match usize::try_from(segment)
-                .ok()
-                .and_then(|at| self.segments.get_mut(at))
-            {
+            match usize::try_from(segment).ok().and_then(|at| self.segments.get_mut(at)) {
                 Some(slot) => *slot = digest,
                 None => self.segments.push(digest),
             }
@@ -274,7 +266,7 @@ impl Progress {
         self.tail.truncate(from.min(tail_before));
         self.tail.extend_from_slice(&mark.leaves);
         self.bad = mark.bad.iter().copied().collect();
-        self.md5 = mark.md5.filter(|md5| md5.position <= self.frontier());
+        self.set_md5(mark.md5);
         self.all_marked();
         Ok(())
     }
@@ -300,11 +292,7 @@ impl Progress {
         let tail_fits = from <= tail_before && (tail == 0 || tail < room);
         let bad_fit = mark.bad.iter().all(|&bad| bad < mark.segment_count);
         let whole = length == mark.segment_count;
-        if in_size && tail_fits && bad_fit && whole {
-            Ok(())
-        } else {
-            Err(MarkError)
-        }
+        if in_size && tail_fits && bad_fit && whole { Ok(()) } else { Err(MarkError) }
     }
 
     /// The step since the last mark, which counts as taken with this.
@@ -312,12 +300,7 @@ impl Progress {
     pub fn take_mark(&mut self) -> Mark {
         let fresh = self.marked.segments as u64..self.segments.len() as u64;
         let told = fresh.start;
-        let replaced = self
-            .marked
-            .replaced
-            .iter()
-            .copied()
-            .filter(|&segment| segment < told);
+        let replaced = self.marked.replaced.iter().copied().filter(|&segment| segment < told);
         let digest = |segment: u64| {
             let at = usize::try_from(segment).ok()?;
             Some((segment, *self.segments.get(at)?))
@@ -326,11 +309,7 @@ impl Progress {
             segment_count: self.segments.len() as u64,
             segments: replaced.chain(fresh).filter_map(digest).collect(),
             leaves_from: u32::try_from(self.marked.tail).unwrap_or(0),
-            leaves: self
-                .tail
-                .get(self.marked.tail..)
-                .unwrap_or_default()
-                .to_vec(),
+            leaves: self.tail.get(self.marked.tail..).unwrap_or_default().to_vec(),
             bad: self.bad.iter().copied().collect(),
             md5: self.md5,
         };
@@ -347,11 +326,7 @@ impl Progress {
 
     fn all_marked(&mut self) {
         let (segments, tail) = (self.segments.len(), self.tail.len());
-        self.marked = Marked {
-            segments,
-            tail,
-            replaced: BTreeSet::new(),
-        };
+        self.marked = Marked { segments, tail, replaced: BTreeSet::new() };
     }
 }
 
@@ -423,6 +398,14 @@ mod tests {
     }
 
     #[test]
+    fn a_new_size_that_ends_with_the_tail_completes_the_file() {
+        let mut progress = grown(2 * SEGMENT_BYTES, 10);
+        progress.resize(10 * LEAF_BYTES);
+        assert_eq!(progress.root(), grown(10 * LEAF_BYTES, 10).root());
+        assert!(progress.root().is_some());
+    }
+
+    #[test]
     fn a_spoiled_segment_makes_the_root_unknown_until_it_came_again() {
         let mut progress = grown(2 * SEGMENT_BYTES, 128);
         let root = progress.root();
@@ -439,31 +422,12 @@ mod tests {
         let mut progress = grown(2 * SEGMENT_BYTES, 3);
         let before = progress.clone();
         for bad in [
-            Mark {
-                segment_count: 3,
-                ..Mark::default()
-            },
-            Mark {
-                segment_count: 1,
-                ..Mark::default()
-            },
-            Mark {
-                leaves_from: 4,
-                ..Mark::default()
-            },
-            Mark {
-                bad: vec![0],
-                ..Mark::default()
-            },
-            Mark {
-                segments: vec![(1, digest(1))],
-                segment_count: 2,
-                ..Mark::default()
-            },
-            Mark {
-                leaves: vec![digest(0); 64],
-                ..Mark::default()
-            },
+            Mark { segment_count: 3, ..Mark::default() },
+            Mark { segment_count: 1, ..Mark::default() },
+            Mark { leaves_from: 4, ..Mark::default() },
+            Mark { bad: vec![0], ..Mark::default() },
+            Mark { segments: vec![(1, digest(1))], segment_count: 2, ..Mark::default() },
+            Mark { leaves: vec![digest(0); 64], ..Mark::default() },
         ] {
             assert_eq!(progress.apply(&bad), Err(MarkError), "{bad:?}");
             assert_eq!(progress, before);

@@ -54,27 +54,18 @@ fn every_limit_is_used() {
         }
         defined += 1;
         if others.iter().all(|code| places(code, &name).is_empty()) {
-            unused.push(format!(
-                "{}: nothing uses the limit {name}",
-                place(&limits, number)
-            ));
+            unused.push(format!("{}: nothing uses the limit {name}", place(&limits, number)));
         }
     }
-    assert!(
-        defined > 0,
-        "src/limits.rs: no `pub const` found, so this test proves nothing"
-    );
+    assert!(defined > 0, "src/limits.rs: no `pub const` found, so this test proves nothing");
     assert_none(&unused);
 }
 
 #[test]
 fn every_source_file_says_first_what_it_is_for() {
-    let silent = rust_files("src")
-        .into_iter()
-        .filter(|path| !read(path).starts_with("//!"));
-    let silent: Vec<_> = silent
-        .map(|path| format!("{}: does not start with //!", place(&path, 1)))
-        .collect();
+    let silent = rust_files("src").into_iter().filter(|path| !read(path).starts_with("//!"));
+    let silent: Vec<_> =
+        silent.map(|path| format!("{}: does not start with //!", place(&path, 1))).collect();
     assert_none(&silent);
 }
 
@@ -85,9 +76,7 @@ fn no_source_file_is_longer_than_its_purpose() {
         let lines = read(&path).lines().count();
         if lines > SOURCE_LINES_MAX {
             let place = place(&path, SOURCE_LINES_MAX + 1);
-            long.push(format!(
-                "{place}: {lines} lines, at most {SOURCE_LINES_MAX}"
-            ));
+            long.push(format!("{place}: {lines} lines, at most {SOURCE_LINES_MAX}"));
         }
     }
     assert_none(&long);
@@ -139,19 +128,14 @@ fn code_in_comments_and_strings_is_no_code() {
     assert_eq!(found.len(), 1);
     assert_eq!(line_of(code, found[0]), 4);
     assert!(places("semio mio_x mio2 a.rio", "mio").is_empty());
-    assert_eq!(
-        places(&blanked(r#"f("{MAX}") // MAX"#, Blank::Comments), "MAX").len(),
-        1
-    );
+    assert_eq!(places(&blanked(r#"f("{MAX}") // MAX"#, Blank::Comments), "MAX").len(), 1);
 }
 
 #[test]
 fn a_use_with_braces_names_each_of_its_paths() {
     let code = "use a::B;\nuse std::{\n    io::{self, Read as _},\n    fs,\n};\nuse crate::{x, client::*};";
-    let found: Vec<_> = used_paths(code)
-        .into_iter()
-        .map(|(at, path)| (line_of(code, at), path))
-        .collect();
+    let found: Vec<_> =
+        used_paths(code).into_iter().map(|(at, path)| (line_of(code, at), path)).collect();
     let expected = [
         (1, "a::B"),
         (3, "std::io::self"),
@@ -167,10 +151,7 @@ fn a_use_with_braces_names_each_of_its_paths() {
 fn links_are_found_outside_code_only() {
     let text = "[a](b.md#c \"t\") `[x](y)` [w](https://w)\n```\n[x](y)\n```\n[i]: d/e.md\n![p](<f g>) [h](#h)";
     let found = relative_links(text);
-    assert_eq!(
-        found,
-        [(1, "b.md".into()), (5, "d/e.md".into()), (6, "f g".into())]
-    );
+    assert_eq!(found, [(1, "b.md".into()), (5, "d/e.md".into()), (6, "f g".into())]);
 }
 
 /// Fails with the places where one of the layers names one of the paths, in a `use` or elsewhere.
@@ -179,10 +160,7 @@ fn assert_layers_name_none_of(layers: &[&str], forbidden: &[&str]) {
     for layer in layers {
         let mut files = rust_files(&format!("src/{layer}"));
         files.extend(Some(root().join(format!("src/{layer}.rs"))).filter(|path| path.exists()));
-        assert!(
-            !files.is_empty(),
-            "src/{layer}: no such layer, so this test proves nothing"
-        );
+        assert!(!files.is_empty(), "src/{layer}: no such layer, so this test proves nothing");
         for path in files {
             let code = blanked(&read(&path), Blank::CommentsAndStrings);
             let used = used_paths(&code);
@@ -217,10 +195,7 @@ fn root() -> PathBuf {
 
 /// `file:line`, the file relative to the repository.
 fn place(path: &Path, line: usize) -> String {
-    format!(
-        "{}:{line}",
-        path.strip_prefix(root()).unwrap_or(path).display()
-    )
+    format!("{}:{line}", path.strip_prefix(root()).unwrap_or(path).display())
 }
 
 fn read(path: &Path) -> String {
@@ -231,18 +206,13 @@ fn read_bytes(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| unreadable(path, &error.to_string()))
 }
 
-#[expect(
-    clippy::panic,
-    reason = "a file that cannot be read cannot be found tidy"
-)]
+#[expect(clippy::panic, reason = "a file that cannot be read cannot be found tidy")]
 fn unreadable(path: &Path, why: &str) -> ! {
     panic!("{}: {why}", path.display())
 }
 
 fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.split('\n')
-        .enumerate()
-        .map(|(index, line)| (index + 1, line))
+    text.split('\n').enumerate().map(|(index, line)| (index + 1, line))
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -258,10 +228,8 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
 /// All files below a folder, without what git does not keep. A folder that is not there is empty.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let ignored = read(&root().join(".gitignore"));
-    let mut skipped: Vec<PathBuf> = ignored
-        .lines()
-        .filter_map(|line| Some(root().join(line.strip_prefix('/')?)))
-        .collect();
+    let mut skipped: Vec<PathBuf> =
+        ignored.lines().filter_map(|line| Some(root().join(line.strip_prefix('/')?))).collect();
     skipped.push(root().join(".git"));
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -291,10 +259,7 @@ fn places(code: &str, name: &str) -> Vec<usize> {
     let alone = |&at: &usize| {
         !code[..at].ends_with(is_word) && !code[at + name.len()..].starts_with(is_word)
     };
-    code.match_indices(name)
-        .map(|(at, _)| at)
-        .filter(alone)
-        .collect()
+    code.match_indices(name).map(|(at, _)| at).filter(alone).collect()
 }
 
 /// The paths that `use` declarations name, braces written out, each with its place.
@@ -302,9 +267,7 @@ fn used_paths(code: &str) -> Vec<(usize, String)> {
     let mut paths = Vec::new();
     for at in places(code, "use") {
         let start = at + "use".len();
-        let end = code[start..]
-            .find(';')
-            .map_or(code.len(), |len| start + len);
+        let end = code[start..].find(';').map_or(code.len(), |len| start + len);
         write_out("", code, start..end, &mut paths);
     }
     paths
@@ -316,10 +279,7 @@ fn write_out(prefix: &str, code: &str, tree: Range<usize>, paths: &mut Vec<(usiz
         let prefix = format!("{prefix}{}", text[..open].trim());
         let mut depth = 0;
         let mut start = open + 1;
-        for (at, c) in text
-            .char_indices()
-            .filter(|&(at, _)| open < at && at <= close)
-        {
+        for (at, c) in text.char_indices().filter(|&(at, _)| open < at && at <= close) {
             if (c == ',' && depth == 0) || at == close {
                 write_out(&prefix, code, tree.start + start..tree.start + at, paths);
                 start = at + 1;
@@ -352,10 +312,7 @@ fn blanked(source: &str, what: Blank) -> String {
             Token::Text(end) => (end, true),
         };
         if !string || what == Blank::CommentsAndStrings {
-            code[at..end]
-                .iter_mut()
-                .filter(|byte| **byte != b'\n')
-                .for_each(|byte| *byte = b' ');
+            code[at..end].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
         }
         at = end;
     }
@@ -373,9 +330,7 @@ enum Token {
 fn token(source: &str, at: usize) -> Token {
     let rest = &source[at..];
     let until = |pattern: &str, from: usize| {
-        rest[from..]
-            .find(pattern)
-            .map_or(source.len(), |len| at + from + len + pattern.len())
+        rest[from..].find(pattern).map_or(source.len(), |len| at + from + len + pattern.len())
     };
     let first = rest.chars().next().unwrap_or_default();
     if rest.starts_with("//") {
@@ -397,10 +352,7 @@ fn token(source: &str, at: usize) -> Token {
             _ => Token::Other(at + 1),
         };
     }
-    let hashes = rest[1.min(rest.len())..]
-        .bytes()
-        .take_while(|&byte| byte == b'#')
-        .count();
+    let hashes = rest[1.min(rest.len())..].bytes().take_while(|&byte| byte == b'#').count();
     let raw = first == 'r' && rest[1 + hashes..].starts_with('"');
     if raw && !source[..at].trim_end_matches(['b', 'c']).ends_with(is_word) {
         return Token::Text(until(&format!("\"{}", "#".repeat(hashes)), hashes + 2));
@@ -458,18 +410,14 @@ fn relative_links(text: &str) -> Vec<(usize, String)> {
         let prose: Vec<&str> = line.split('`').step_by(2).collect();
         let prose = prose.join("`");
         let inline = prose.split("](").skip(1);
-        let definition = prose
-            .strip_prefix('[')
-            .and_then(|rest| rest.split_once("]: "));
+        let definition = prose.strip_prefix('[').and_then(|rest| rest.split_once("]: "));
         for link in inline.chain(definition.map(|(_, target)| target)) {
             let link = link.trim_start();
             let target = match link.strip_prefix('<') {
                 Some(link) => link.split('>').next(),
                 None => link.split([')', ' ']).next(),
             };
-            let file = target
-                .and_then(|target| target.split('#').next())
-                .unwrap_or_default();
+            let file = target.and_then(|target| target.split('#').next()).unwrap_or_default();
             if !file.is_empty() && !file.contains("://") && !file.starts_with("mailto:") {
                 links.push((number, file.to_owned()));
             }

@@ -74,7 +74,5 @@ fn start_log(flags: &Flags) {
         (false, _) => "trace",
     };
     let environment = env_logger::Env::default().default_filter_or(level);
-    env_logger::Builder::from_env(environment)
-        .format_target(false)
-        .init();
+    env_logger::Builder::from_env(environment).format_target(false).init();
 }

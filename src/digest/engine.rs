@@ -47,9 +47,7 @@ impl Default for LeafState {
 
 impl fmt::Debug for LeafState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LeafState")
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("LeafState").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -63,10 +61,7 @@ pub struct Job<'a> {
 
 impl fmt::Debug for Job<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job")
-            .field("state", &self.state)
-            .field("bytes", &self.bytes.len())
-            .finish()
+        f.debug_struct("Job").field("state", &self.state).field("bytes", &self.bytes.len()).finish()
     }
 }
 
@@ -81,9 +76,7 @@ impl Engine {
     /// An engine with the widest lanes of this CPU, if it has any.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            lanes: backend::Lanes::detect(),
-        }
+        Self { lanes: backend::Lanes::detect() }
     }
 
     /// An engine that never uses lanes.
@@ -154,9 +147,7 @@ mod tests {
 
     /// Bytes that differ from one stream to the next.
     fn stream(seed: usize, len: usize) -> Vec<u8> {
-        (0..len)
-            .map(|i| u8::try_from((seed * 37 + i * 7 + i / 251) % 256).unwrap())
-            .collect()
+        (0..len).map(|i| u8::try_from((seed * 37 + i * 7 + i / 251) % 256).unwrap()).collect()
     }
 
     /// Hashes `streams`, each cut into the pieces of `cuts`, one piece of each per turn.
@@ -166,11 +157,7 @@ mod tests {
         for turn in 0.. {
             let mut jobs = Vec::new();
             for ((state, rest), cuts) in states.iter_mut().zip(&mut rest).zip(cuts) {
-                let take = cuts
-                    .get(turn)
-                    .copied()
-                    .unwrap_or(usize::MAX)
-                    .min(rest.len());
+                let take = cuts.get(turn).copied().unwrap_or(usize::MAX).min(rest.len());
                 let (bytes, after) = rest.split_at(take);
                 *rest = after;
                 jobs.push(Job { state, bytes });
@@ -226,13 +213,8 @@ mod tests {
     #[test]
     fn every_number_of_jobs_from_0_to_200_gives_the_right_digests() {
         for count in 0..=200 {
-            let streams: Vec<_> = (0..count)
-                .map(|seed| stream(seed, 192 + seed % 3))
-                .collect();
-            assert_eq!(
-                in_turns(&Engine::new(), &streams, &vec![vec![]; count]),
-                by_md5(&streams)
-            );
+            let streams: Vec<_> = (0..count).map(|seed| stream(seed, 192 + seed % 3)).collect();
+            assert_eq!(in_turns(&Engine::new(), &streams, &vec![vec![]; count]), by_md5(&streams));
         }
     }
 
@@ -249,16 +231,7 @@ mod tests {
     fn leaves_of_a_buffer_are_the_md5_of_its_64_kib_blocks() {
         let leaf = LEAF_LEN;
         let buffer = stream(3, 51 * leaf);
-        let lengths = [
-            0,
-            1,
-            leaf - 1,
-            leaf,
-            leaf + 1,
-            2 * leaf,
-            7 * leaf + 63,
-            16 * leaf,
-        ];
+        let lengths = [0, 1, leaf - 1, leaf, leaf + 1, 2 * leaf, 7 * leaf + 63, 16 * leaf];
         for len in lengths.into_iter().chain([48 * leaf, 50 * leaf + 17]) {
             let bytes = &buffer[..len];
             let expected: Vec<_> = bytes.chunks(leaf).map(Md5Digest::of).collect();
@@ -274,15 +247,9 @@ mod tests {
     fn a_finished_leaf_can_be_continued() {
         let engine = Engine::new();
         let mut state = LeafState::new();
-        engine.update(&mut [Job {
-            state: &mut state,
-            bytes: b"a",
-        }]);
+        engine.update(&mut [Job { state: &mut state, bytes: b"a" }]);
         assert_eq!(engine.finish(&state), Md5Digest::of(b"a"));
-        engine.update(&mut [Job {
-            state: &mut state,
-            bytes: b"bc",
-        }]);
+        engine.update(&mut [Job { state: &mut state, bytes: b"bc" }]);
         assert_eq!(engine.finish(&state), Md5Digest::of(b"abc"));
     }
 

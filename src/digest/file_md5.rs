@@ -25,10 +25,7 @@ impl FileMd5 {
     /// At the start of a file.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            md5: md5::Md5::new(),
-            position: 0,
-        }
+        Self { md5: md5::Md5::new(), position: 0 }
     }
 
     /// Continues where `saved` was taken.
@@ -71,10 +68,7 @@ impl FileMd5 {
             return None;
         }
         let state = *self.md5.serialize().first_chunk()?;
-        Some(SavedMd5 {
-            state,
-            position: self.position,
-        })
+        Some(SavedMd5 { state, position: self.position })
     }
 
     /// The digest of all bytes.
@@ -157,10 +151,7 @@ mod tests {
     fn the_state_at_the_start_is_that_of_rfc_1321() {
         let saved = FileMd5::new().save().unwrap();
         let words = [0x6745_2301u32, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
-        assert_eq!(
-            saved.state.as_slice(),
-            words.map(u32::to_le_bytes).as_flattened()
-        );
+        assert_eq!(saved.state.as_slice(), words.map(u32::to_le_bytes).as_flattened());
         assert_eq!(saved.position, 0);
     }
 
@@ -176,11 +167,7 @@ mod tests {
     #[test]
     fn a_state_saved_inside_a_block_is_refused() {
         for position in [1, 63, 65, u64::MAX] {
-            let error = FileMd5::restore(SavedMd5 {
-                state: [0; 16],
-                position,
-            })
-            .unwrap_err();
+            let error = FileMd5::restore(SavedMd5 { state: [0; 16], position }).unwrap_err();
             assert_eq!(error, OffBoundary { position });
         }
     }

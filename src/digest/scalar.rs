@@ -16,10 +16,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new() -> Self {
-        Self {
-            md5: md5::Md5::new(),
-            len: 0,
-        }
+        Self { md5: md5::Md5::new(), len: 0 }
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {

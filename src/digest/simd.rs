@@ -126,21 +126,14 @@ impl Lanes {
 
         // A state without a body may stand inside a block: in no lane, not even an idle one.
         let mut active = bodies.partition_point(|body| !body.is_empty());
-        debug_assert!(
-            states[..active]
-                .iter()
-                .all(|s| len(s).is_multiple_of(BLOCK as u64))
-        );
+        debug_assert!(states[..active].iter().all(|s| len(s).is_multiple_of(BLOCK as u64)));
         // A copy, because a lane whose stream has ended goes on with borrowed work.
         let mut work = [State::new(); GROUP];
         work[..active].copy_from_slice(&states[..active]);
         let mut done = 0;
         while let Some(shortest) = bodies[..active].last() {
             if shortest.len() > done {
-                self.lockstep(
-                    &mut work,
-                    bodies[..active].iter().map(|b| &b[done..shortest.len()]),
-                );
+                self.lockstep(&mut work, bodies[..active].iter().map(|b| &b[done..shortest.len()]));
                 done = shortest.len();
             }
             active -= 1;
@@ -171,18 +164,13 @@ impl Lanes {
     fn finish_group(&self, states: &[State; GROUP], count: usize, out: &mut Vec<Md5Digest>) {
         let width = self.width(count);
         let mut digests = [[0; 16]; GROUP];
-        self.many
-            .finalize_many(&states[..width], &mut digests[..width]);
+        self.many.finalize_many(&states[..width], &mut digests[..width]);
         out.extend(digests[..count].iter().copied().map(Md5Digest));
     }
 
     /// How many lanes to run for `active` streams: the next number for which there is a kernel.
     fn width(&self, active: usize) -> usize {
-        let kernel = if active <= FEW {
-            self.count().min(FEW)
-        } else {
-            self.count()
-        };
+        let kernel = if active <= FEW { self.count().min(FEW) } else { self.count() };
         active.next_multiple_of(kernel).min(GROUP)
     }
 }

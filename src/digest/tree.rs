@@ -99,10 +99,7 @@ impl TreeHasher {
         self.length += bytes.len() as u64;
 
         let (head, rest) = bytes.split_at(self.to_next_leaf().min(bytes.len()));
-        engine.update(&mut [Job {
-            state: &mut self.leaf,
-            bytes: head,
-        }]);
+        engine.update(&mut [Job { state: &mut self.leaf, bytes: head }]);
         if self.leaf.len() == LEAF_BYTES {
             self.leaves.push(engine.finish(&mem::take(&mut self.leaf)));
             self.close_segments();
@@ -111,10 +108,7 @@ impl TreeHasher {
         let (whole, tail) = rest.split_at(rest.len() - rest.len() % LEAF_LEN);
         engine.leaves(whole, &mut self.leaves);
         self.close_segments();
-        engine.update(&mut [Job {
-            state: &mut self.leaf,
-            bytes: tail,
-        }]);
+        engine.update(&mut [Job { state: &mut self.leaf, bytes: tail }]);
     }
 
     /// Digests of the whole segments so far; one that is still open is not among them.
@@ -136,10 +130,7 @@ impl TreeHasher {
         for segment in self.segments {
             root.push(segment);
         }
-        Tree {
-            root: root.finish(self.length),
-            length: self.length,
-        }
+        Tree { root: root.finish(self.length), length: self.length }
     }
 
     /// Bytes missing to the leaf in progress; 0 if none is in progress.
@@ -175,10 +166,7 @@ impl SegmentLeaves {
         debug_assert!((1..=SEGMENT_BYTES).contains(&segment_len_bytes));
         let count = usize::try_from(segment_len_bytes.div_ceil(LEAF_BYTES)).unwrap_or(0);
         let count = if count > LEAVES_PER_SEGMENT { 0 } else { count };
-        Self {
-            leaves: [None; LEAVES_PER_SEGMENT],
-            count,
-        }
+        Self { leaves: [None; LEAVES_PER_SEGMENT], count }
     }
 
     /// Notes the digest of a leaf, or replaces it. An index beyond the segment is ignored.
@@ -238,10 +226,8 @@ mod tests {
     fn root_by_definition(bytes: &[u8]) -> Md5Digest {
         let mut root = vec![];
         for segment in bytes.chunks(SEGMENT_LEN) {
-            let leaves: Vec<u8> = segment
-                .chunks(LEAF_LEN)
-                .flat_map(|leaf| Md5Digest::of(leaf).0)
-                .collect();
+            let leaves: Vec<u8> =
+                segment.chunks(LEAF_LEN).flat_map(|leaf| Md5Digest::of(leaf).0).collect();
             root.extend(Md5Digest::of(&leaves).0);
         }
         root.extend((bytes.len() as u64).to_be_bytes());
@@ -258,22 +244,13 @@ mod tests {
             (vec![0; LEAF_LEN + 1], "01172187e725d623033fab1714d212d8"),
             (vec![0; SEGMENT_LEN], "e0032cff0752f77830e58eddb0d1f8dd"),
             (pattern(SEGMENT_LEN + 1), "210e9852d50b882f6353533378a14a1c"),
-            (
-                pattern(9 * 1024 * 1024 + 12_345),
-                "bedc3b345575fdcc46828f6eeefe1659",
-            ),
+            (pattern(9 * 1024 * 1024 + 12_345), "bedc3b345575fdcc46828f6eeefe1659"),
         ];
         for (bytes, root) in vectors {
-            let expected = Tree {
-                root: root.parse().unwrap(),
-                length: bytes.len() as u64,
-            };
+            let expected = Tree { root: root.parse().unwrap(), length: bytes.len() as u64 };
             for engine in [Engine::new(), Engine::scalar()] {
                 assert_eq!(tree_in_pieces(&engine, &bytes, &[]), expected);
-                assert_eq!(
-                    tree_in_pieces(&engine, &bytes, &[1, 65_535, 1 << 20]),
-                    expected
-                );
+                assert_eq!(tree_in_pieces(&engine, &bytes, &[1, 65_535, 1 << 20]), expected);
             }
         }
     }
@@ -285,10 +262,7 @@ mod tests {
         let segments: Vec<_> = hasher.segments().iter().map(Md5Digest::to_string).collect();
         assert_eq!(
             segments,
-            [
-                "4f7f91c1b122aa0309e86a37eec96ca6",
-                "1edd0bdb4c008522e3d6d82a8c3125b8"
-            ]
+            ["4f7f91c1b122aa0309e86a37eec96ca6", "1edd0bdb4c008522e3d6d82a8c3125b8"]
         );
         assert_eq!(
             segment_digest(&[Md5Digest::of(b"a")]).to_string(),
@@ -350,12 +324,7 @@ mod tests {
 
     #[test]
     fn a_segment_has_a_leaf_for_each_64_kib_begun() {
-        for (len, leaves) in [
-            (1, 1),
-            (LEAF_BYTES, 1),
-            (LEAF_BYTES + 1, 2),
-            (SEGMENT_BYTES, 64),
-        ] {
+        for (len, leaves) in [(1, 1), (LEAF_BYTES, 1), (LEAF_BYTES + 1, 2), (SEGMENT_BYTES, 64)] {
             let mut segment = SegmentLeaves::new(len);
             for index in 0..leaves {
                 assert_eq!(segment.complete(), None, "{len} bytes");

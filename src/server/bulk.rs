@@ -36,9 +36,7 @@ const BUFFER_BYTES: usize = CHUNK_BYTES + PENDING_INPUT_BYTES_MAX + STAGGER_BYTE
 impl Buffers {
     pub(super) fn new() -> Self {
         // Zeroed memory is not there before it is touched: a server without load stays small.
-        Self {
-            bytes: vec![0; LOOP_BUFFERS * BUFFER_BYTES],
-        }
+        Self { bytes: vec![0; LOOP_BUFFERS * BUFFER_BYTES] }
     }
 
     /// All of them, to be filled.
@@ -59,12 +57,7 @@ pub(super) struct Load {
 #[derive(Debug)]
 enum Work {
     /// Frames came in: their pieces, how many bytes they were, and of how many.
-    Received {
-        pieces: Vec<Piece>,
-        taken: usize,
-        have: usize,
-        violation: Option<Violation>,
-    },
+    Received { pieces: Vec<Piece>, taken: usize, have: usize, violation: Option<Violation> },
     /// Frames that nobody needs.
     Discarded { have: usize },
     /// Bytes to be sent.
@@ -86,11 +79,7 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     const fn chunk_bytes(&self) -> usize {
-        if self.crowd >= LOOP_BUFFERS {
-            SHARED_CHUNK_BYTES
-        } else {
-            CHUNK_BYTES
-        }
+        if self.crowd >= LOOP_BUFFERS { SHARED_CHUNK_BYTES } else { CHUNK_BYTES }
     }
 }
 
@@ -104,11 +93,7 @@ pub(super) fn gather(
         Wants::Frames => return gather_frames(turn, connection, buffer),
         Wants::Discard => {
             let have = receive(turn, connection, buffer)?;
-            return Some(Load {
-                work: Work::Discarded { have },
-                jobs: Vec::new(),
-                bytes: have,
-            });
+            return Some(Load { work: Work::Discarded { have }, jobs: Vec::new(), bytes: have });
         }
         Wants::Lines | Wants::Nothing => {}
     }
@@ -116,15 +101,9 @@ pub(super) fn gather(
         return gather_outgoing(turn, connection, buffer);
     }
     let (offset, left) = connection.session.hashing()?;
-    let length = usize::try_from(left)
-        .unwrap_or(usize::MAX)
-        .min(SHARED_CHUNK_BYTES);
+    let length = usize::try_from(left).unwrap_or(usize::MAX).min(SHARED_CHUNK_BYTES);
     let bytes = read_file(turn, connection, Read { offset, length }, buffer)?;
-    Some(Load {
-        work: Work::Hash,
-        jobs: Vec::new(),
-        bytes,
-    })
+    Some(Load { work: Work::Hash, jobs: Vec::new(), bytes })
 }
 
 /// The kept input and what the line has. `None` if that is nothing.
@@ -147,16 +126,7 @@ fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8])
         Ok(taken) => (taken, None),
         Err(violation) => (have, Some(violation)),
     };
-    Some(Load {
-        work: Work::Received {
-            pieces,
-            taken,
-            have,
-            violation,
-        },
-        jobs,
-        bytes: have,
-    })
+    Some(Load { work: Work::Received { pieces, taken, have, violation }, jobs, bytes: have })
 }
 
 fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
@@ -175,34 +145,14 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
         let length = read.length.min(turn.chunk_bytes());
         let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
         let bytes = buffer.get(..have).unwrap_or_default();
-        connection
-            .session
-            .outgoing()?
-            .read_to_check(read, 0..have, bytes, &mut jobs);
-        return Some(Load {
-            work: Work::Check,
-            jobs,
-            bytes: have,
-        });
+        connection.session.outgoing()?.read_to_check(read, 0..have, bytes, &mut jobs);
+        return Some(Load { work: Work::Check, jobs, bytes: have });
     }
     let read = send?;
-    let length = read
-        .length
-        .min(turn.chunk_bytes())
-        .min(connection.send_bytes);
+    let length = read.length.min(turn.chunk_bytes()).min(connection.send_bytes);
     let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
-    connection
-        .session
-        .outgoing()?
-        .read_to_send(read, 0..have, &mut jobs);
-    Some(Load {
-        work: Work::Send(Read {
-            length: have,
-            ..read
-        }),
-        jobs,
-        bytes: have,
-    })
+    connection.session.outgoing()?.read_to_send(read, 0..have, &mut jobs);
+    Some(Load { work: Work::Send(Read { length: have, ..read }), jobs, bytes: have })
 }
 
 /// Reads from what the connection holds. `None` if it has to be fetched, or failed: then the
@@ -221,9 +171,7 @@ fn read_file(
         }
         Cold::Ready(offset, bytes) if offset == read.offset => {
             let length = bytes.len().min(buffer.len());
-            buffer
-                .get_mut(..length)?
-                .copy_from_slice(bytes.get(..length)?);
+            buffer.get_mut(..length)?.copy_from_slice(bytes.get(..length)?);
             // What the line does not take now is wanted again.
             Ok(ReadNow::Bytes(length))
         }
@@ -257,9 +205,7 @@ fn read_file(
 /// A read failed: there is no digest, and the peer is told.
 pub(super) fn source_failed(connection: &mut Connection, error: &StoreError, now: Instant) {
     log::error!("{}: {error}", connection.peer);
-    connection
-        .session
-        .handle_source_failed(disk::error_reply(error), now);
+    connection.session.handle_source_failed(disk::error_reply(error), now);
 }
 
 /// Runs the jobs of all loads together.
@@ -284,12 +230,7 @@ pub(super) fn apply(
     now: Instant,
 ) {
     match load.work {
-        Work::Received {
-            pieces,
-            taken,
-            have,
-            violation,
-        } => {
+        Work::Received { pieces, taken, have, violation } => {
             let written = apply_received(engine, connection, pieces, load.jobs, buffer, now);
             if let Some(violation) = violation.filter(|_| written) {
                 connection.session.handle_settled(Err(violation), now);
@@ -349,9 +290,7 @@ fn apply_received(
         };
         if let Err(error) = partial.write(*offset, bytes) {
             log::error!("{}: {error}", connection.peer);
-            connection
-                .session
-                .handle_write_failed(disk::error_reply(&error), now);
+            connection.session.handle_write_failed(disk::error_reply(&error), now);
             return false;
         }
     }
@@ -409,11 +348,7 @@ pub(super) fn send_frames(connection: &mut Connection, now: Instant) {
             connection.push_bytes(&frame_bytes(&Frame::Abort(reply)));
             break;
         }
-        let Some(frame) = connection
-            .session
-            .outgoing()
-            .and_then(|out| out.next_frame())
-        else {
+        let Some(frame) = connection.session.outgoing().and_then(|out| out.next_frame()) else {
             break;
         };
         if matches!(frame, Frame::End { .. }) {

@@ -113,12 +113,12 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
             Err(error) => Err(error),
         },
         Job::OpenPartial { offer, fresh } => return open_partial(root, offer, fresh),
-        Job::Checkpoint(mark) => on(partial, |partial| {
-            partial.checkpoint(mark).map(|()| Outcome::Checkpointed)
-        }),
-        Job::Commit { mark, root, md5 } => on(partial, |partial| {
-            partial.commit(mark, root, md5).map(|()| Outcome::Committed)
-        }),
+        Job::Checkpoint(mark) => {
+            on(partial, |partial| partial.checkpoint(mark).map(|()| Outcome::Checkpointed))
+        }
+        Job::Commit { mark, root, md5 } => {
+            on(partial, |partial| partial.commit(mark, root, md5).map(|()| Outcome::Committed))
+        }
         Job::List { path, from } => root.list(&path, from).map(page_answer),
         Job::Stat(path) => root.stat(&path).map(|entry| stat_answer(&entry)),
         Job::MakeDir(path) => root.make_dir(&path).map(|()| done()),
@@ -141,25 +141,11 @@ fn on(
 }
 
 fn open_partial(root: &Arc<Root>, offer: PutOffer, fresh: bool) -> Done {
-    let PutOffer {
-        path,
-        size,
-        mtime,
-        tag,
-        ..
-    } = offer;
-    let upload = Upload {
-        path,
-        size,
-        mtime,
-        tag,
-    };
+    let PutOffer { path, size, mtime, tag, .. } = offer;
+    let upload = Upload { path, size, mtime, tag };
     match Partial::open(root, Place::Internal, upload, fresh) {
         Ok(Opened::Partial(partial, progress, tag)) => {
-            let outcome = Outcome::PartialOpened {
-                progress,
-                tag: Some(tag),
-            };
+            let outcome = Outcome::PartialOpened { progress, tag: Some(tag) };
             Done::Session(outcome, Some(Held::Partial(partial)))
         }
         Ok(Opened::Committed(root, md5)) => {
@@ -174,10 +160,7 @@ fn done() -> Outcome {
 }
 
 fn describe(reply: Reply, entry: &Entry) -> Reply {
-    reply
-        .with("kind", entry.kind.letter())
-        .with("size", entry.size)
-        .with("mtime", entry.mtime)
+    reply.with("kind", entry.kind.letter()).with("size", entry.size).with("mtime", entry.mtime)
 }
 
 fn stat_answer(entry: &Entry) -> Outcome {

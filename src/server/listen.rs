@@ -13,11 +13,7 @@ const BACKLOG: i32 = 4096;
 /// Listens on an address. The port can be taken again at once after a restart; an IPv6 address
 /// does not take the IPv4 port as well, so that both can be listened on.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -90,23 +90,19 @@ impl Reactor {
     pub(super) fn new(config: &Config) -> Result<(Self, Stopper), StartError> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let root = Root::serve(&config.root).map_err(|error| StartError::Root {
-            path: config.root.clone(),
-            error,
-        })?;
+        let root = Root::serve(&config.root)
+            .map_err(|error| StartError::Root { path: config.root.clone(), error })?;
         let mut listeners = Vec::new();
         for (index, &address) in config.listen.iter().take(LISTENERS_MAX).enumerate() {
             let failed = |error| StartError::Listen { address, error };
             let mut listener = listen(address).map_err(failed)?;
             let token = Token(FIRST_LISTENER - index);
-            poll.registry()
-                .register(&mut listener, token, Interest::READABLE)?;
+            poll.registry().register(&mut listener, token, Interest::READABLE)?;
             listeners.push(listener);
         }
         let signals = if config.handle_signals {
             let mut signals = Signals::new([SIGTERM, SIGINT])?;
-            poll.registry()
-                .register(&mut signals, SIGNALS, Interest::READABLE)?;
+            poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
             Some(signals)
         } else {
             None
@@ -117,10 +113,7 @@ impl Reactor {
             // Fails only when the poll is gone.
             let _ = disk_waker.wake();
         })?;
-        let stopper = Stopper {
-            stop: Arc::clone(&stop),
-            waker,
-        };
+        let stopper = Stopper { stop: Arc::clone(&stop), waker };
         let reactor = Self {
             poll,
             listeners,
@@ -146,10 +139,7 @@ impl Reactor {
     }
 
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect()
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
     pub(super) fn run(mut self) -> io::Result<()> {
@@ -316,10 +306,7 @@ impl Reactor {
         };
         if let Some(held) = held {
             connection.held = Some(held);
-        } else if connection
-            .partial
-            .is_some_and(|(_, opening)| opening == job)
-        {
+        } else if connection.partial.is_some_and(|(_, opening)| opening == job) {
             // A partial that was not opened is not held either.
             forget_holder(&mut self.holders, connection);
         }
@@ -483,13 +470,7 @@ impl Reactor {
             return;
         };
         let ticket = Ticket::Session(token, id);
-        disk::start(
-            &self.disk,
-            &self.root,
-            ticket,
-            job,
-            connection.held.as_ref(),
-        );
+        disk::start(&self.disk, &self.root, ticket, job, connection.held.as_ref());
     }
 
     /// Makes a connection the writer of a partial. A client takes over from its own connection,
@@ -503,12 +484,7 @@ impl Reactor {
         owner: Owner,
         now: Instant,
     ) -> bool {
-        if let Some(holder) = self
-            .holders
-            .get(&name)
-            .copied()
-            .filter(|it| it.token != token)
-        {
+        if let Some(holder) = self.holders.get(&name).copied().filter(|it| it.token != token) {
             let silent = find(&mut self.connections, holder.token)
                 .is_none_or(|other| now.saturating_duration_since(other.active) > HOLDER_SILENT);
             if holder.owner != owner && !silent {
@@ -550,11 +526,7 @@ impl Reactor {
 
     /// One chunk of each connection in the batch; returns how many bytes that was.
     fn bulk_step(&mut self, batch: &[Token], now: Instant) -> usize {
-        let turn = Turn {
-            disk: &self.disk,
-            now,
-            crowd: batch.len() + self.bulk.len(),
-        };
+        let turn = Turn { disk: &self.disk, now, crowd: batch.len() + self.bulk.len() };
         let mut loads = Vec::with_capacity(batch.len());
         let mut buffers = Vec::with_capacity(batch.len());
         for (&token, buffer) in batch.iter().zip(self.buffers.all()) {
@@ -611,9 +583,7 @@ impl Reactor {
         if connection.broken || over || connection.input_ended && connection.is_flushed() {
             return self.close(token, "closed", now);
         }
-        let until = connection
-            .lingers_until
-            .unwrap_or_else(|| connection.session.deadline());
+        let until = connection.lingers_until.unwrap_or_else(|| connection.session.deadline());
         if until <= now {
             // The peer does not even read its last line.
             return self.close(token, "closed", now);
@@ -655,11 +625,7 @@ impl Reactor {
         for token in tokens {
             if let Some(connection) = find(&mut self.connections, token) {
                 let reply = Reply::text(Code::GoingDown, "the server is going down");
-                match connection
-                    .session
-                    .outgoing()
-                    .map(|outgoing| outgoing.between_frames())
-                {
+                match connection.session.outgoing().map(|outgoing| outgoing.between_frames()) {
                     Some(true) => connection.push_bytes(&frame_bytes(&Frame::Abort(reply))),
                     // Within a frame nothing can be said.
                     Some(false) => {}
@@ -689,9 +655,7 @@ impl Reactor {
 
 /// The connection of a token, if it is still the same.
 fn find(connections: &mut Slab<Connection>, token: Token) -> Option<&mut Connection> {
-    connections
-        .get_mut(token.0 & SLOT_MASK)
-        .filter(|connection| connection.token == token)
+    connections.get_mut(token.0 & SLOT_MASK).filter(|connection| connection.token == token)
 }
 
 /// Puts a connection into the ready queue, once.
@@ -704,9 +668,7 @@ fn enqueue(ready: &mut VecDeque<Token>, connection: &mut Connection) {
 
 fn forget_holder(holders: &mut HashMap<Md5Digest, Holder>, connection: &mut Connection) {
     if let Some((name, _)) = connection.partial.take()
-        && holders
-            .get(&name)
-            .is_some_and(|holder| holder.token == connection.token)
+        && holders.get(&name).is_some_and(|holder| holder.token == connection.token)
     {
         holders.remove(&name);
     }
@@ -716,24 +678,13 @@ fn forget_holder(holders: &mut HashMap<Md5Digest, Holder>, connection: &mut Conn
 fn receive_lines(connection: &mut Connection, now: Instant) -> bool {
     let mut buffer = [0; COMMAND_READ_BYTES];
     let have = connection.receive(&mut buffer, now);
-    connection
-        .input
-        .extend_from_slice(buffer.get(..have).unwrap_or_default());
+    connection.input.extend_from_slice(buffer.get(..have).unwrap_or_default());
     have > 0
 }
 
 /// One line for each transfer.
 fn log_report(peer: SocketAddr, report: &Report, now: Instant) {
-    let Report {
-        direction,
-        path,
-        offset,
-        bytes,
-        began,
-        root,
-        md5,
-        verdict,
-    } = report;
+    let Report { direction, path, offset, bytes, began, root, md5, verdict } = report;
     let way = match direction {
         Direction::Get => "get",
         Direction::Put => "put",

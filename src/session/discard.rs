@@ -12,6 +12,21 @@ pub struct Discard {
 }
 
 impl Discard {
+    /// From within a header, of which these bytes have come.
+    pub(super) const fn within_header(header: Vec<u8>) -> Self {
+        Self { header, payload: None, ended: false }
+    }
+
+    /// From within a frame of which `left` bytes of payload are still to come.
+    pub(super) fn within_payload(left: u32, kind: FrameKind) -> Self {
+        Self { payload: Some((left, ends(kind))), ..Self::default() }
+    }
+
+    /// There is nothing to pass over: the round is over.
+    pub(super) fn ended() -> Self {
+        Self { ended: true, ..Self::default() }
+    }
+
     /// Whether the stream is over: what follows are lines.
     #[must_use]
     pub const fn has_ended(&self) -> bool {
@@ -37,14 +52,12 @@ impl Discard {
                     }
                 }
                 None => {
-                    let take = rest.min(FRAME_HEADER_BYTES - self.header.len());
-                    self.header
-                        .extend_from_slice(input.get(at..at + take).unwrap_or_default());
+                    let take = rest.min(FRAME_HEADER_BYTES.saturating_sub(self.header.len()));
+                    self.header.extend_from_slice(input.get(at..at + take).unwrap_or_default());
                     at += take;
                     if let Ok(bytes) = <[u8; FRAME_HEADER_BYTES]>::try_from(&*self.header) {
                         let header = FrameHeader::parse(&bytes)?;
-                        let last = matches!(header.kind, FrameKind::End | FrameKind::Abort);
-                        self.payload = Some((header.length, last));
+                        self.payload = Some((header.length, ends(header.kind)));
                         self.header.clear();
                     }
                 }
@@ -52,6 +65,11 @@ impl Discard {
         }
         Ok(at)
     }
+}
+
+/// Whether a frame is the last of its round.
+const fn ends(kind: FrameKind) -> bool {
+    matches!(kind, FrameKind::End | FrameKind::Abort)
 }
 
 #[cfg(test)]
@@ -65,28 +83,16 @@ mod tests {
     #[test]
     fn a_stream_is_passed_over_to_its_last_byte_however_it_is_cut() {
         let digest = Md5Digest::of(b"");
-        let mut stream = FrameHeader {
-            kind: FrameKind::Data,
-            length: 5,
-            offset: 0,
-        }
-        .to_bytes()
-        .to_vec();
+        let mut stream =
+            FrameHeader { kind: FrameKind::Data, length: 5, offset: 0 }.to_bytes().to_vec();
         stream.extend_from_slice(b"hello");
         stream.extend(frame_bytes(&Frame::Segment { segment: 0, digest }));
-        stream.extend(frame_bytes(&Frame::End {
-            size: 5,
-            root: digest,
-            md5: None,
-        }));
+        stream.extend(frame_bytes(&Frame::End { size: 5, root: digest, md5: None }));
         let length = stream.len();
         stream.extend_from_slice(b"noop\n");
         for step in 1..stream.len() {
             let mut discard = Discard::default();
-            let taken: usize = stream
-                .chunks(step)
-                .map(|chunk| discard.skip(chunk).unwrap())
-                .sum();
+            let taken: usize = stream.chunks(step).map(|chunk| discard.skip(chunk).unwrap()).sum();
             assert_eq!(taken, length, "step {step}");
             assert!(discard.has_ended());
         }

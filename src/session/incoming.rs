@@ -1,15 +1,23 @@
 //! The receiving end of a transfer: frames in, digests checked, what is wanted again out.
 //!
 //! Knows neither socket nor file: the caller reads bytes into a chunk, lets [`Incoming::parse`]
-//! split it, runs the hash jobs, calls [`Incoming::hashed`], writes the data pieces, and then
-//! [`Incoming::settle`]s the others in order. The same code serves `put` in the server and `get`
-//! in the client.
+//! split it, runs the hash jobs and writes the data pieces. Only then it calls
+//! [`Incoming::hashed`], so that a leaf that could not be written is never claimed,
+//! [`Incoming::wrote`] for each piece of data and [`Incoming::settle`] for the others, in order.
+//! The same code serves `put` in the server and `get` in the client.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
-use super::leaves::{LeafCursor, LeafJob, Run};
+use super::{
+    discard::Discard,
+    leaves::{LeafCursor, LeafJob, Run},
+    md5_track::Md5Track,
+};
 use crate::{
-    digest::{Engine, FileMd5, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
+    digest::{Engine, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
     limits::ROUNDS_WITHOUT_PROGRESS_MAX,
     progress::{Mark, Progress, segment_count, segment_length},
     wire::{
@@ -101,23 +109,20 @@ pub struct Incoming {
     again: Option<LeafCursor>,
     /// Leaves of bad segments that come again.
     leaves: BTreeMap<u64, SegmentLeaves>,
+    /// Bad segments that may come again in this round, each once. The journal knew that they are
+    /// bad before the round began: only then may their bytes be written over.
+    wanted: BTreeSet<u64>,
     /// The MD5 of the whole file, if it was asked for.
     md5: Option<Md5Track>,
     /// MD5 of the whole file as the sender has it.
     md5_of_sender: Option<Md5Digest>,
-    /// Segments that agreed with the sender since the round began.
-    good_this_round: u64,
+    /// The fewest bad segments that a round ended with.
+    fewest_bad: usize,
     rounds_without_progress: u32,
     /// Data bytes received in this transfer, those that came again counted again.
     received_bytes: u64,
-}
-
-/// MD5 of the whole file, which follows the data as long as that comes in order.
-#[derive(Debug)]
-struct Md5Track {
-    at: FileMd5,
-    /// As of the last segment boundary up to which everything agreed with the sender.
-    verified: FileMd5,
+    /// Digests of segments that were compared.
+    compared: u64,
 }
 
 impl Incoming {
@@ -125,16 +130,10 @@ impl Incoming {
     /// follows from where the progress knows it.
     #[must_use]
     pub fn new(progress: Progress, digest: DigestChoice) -> Self {
-        let md5 = (digest == DigestChoice::TreeAndMd5).then(|| {
-            let at = progress.md5().map(FileMd5::restore).and_then(Result::ok);
-            let at = at.unwrap_or_default();
-            Md5Track {
-                verified: at.clone(),
-                at,
-            }
-        });
+        let md5 = (digest == DigestChoice::TreeAndMd5).then(|| Md5Track::new(progress.md5()));
         let tail = LeafCursor::new(Run::Stream, round_to_leaf(progress.frontier()));
         Self {
+            wanted: progress.bad().clone(),
             progress,
             parser: Parser::Header(Vec::new()),
             tail,
@@ -142,9 +141,10 @@ impl Incoming {
             leaves: BTreeMap::new(),
             md5,
             md5_of_sender: None,
-            good_this_round: 0,
+            fewest_bad: usize::MAX,
             rounds_without_progress: 0,
             received_bytes: 0,
+            compared: 0,
         }
     }
 
@@ -159,8 +159,8 @@ impl Incoming {
     #[must_use]
     pub fn take_mark(&mut self) -> Mark {
         if let Some(track) = &self.md5 {
-            self.progress
-                .set_md5(track.verified.save().filter(|saved| saved.position > 0));
+            let saved = track.saved(self.progress.md5_limit());
+            self.progress.set_md5(saved);
         }
         self.progress.take_mark()
     }
@@ -171,26 +171,49 @@ impl Incoming {
         self.received_bytes
     }
 
+    /// What buys its sender time: the data, and as much as a leaf for each segment compared, of
+    /// which there are no more than the file has.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        let compared = self.compared.min(segment_count(self.progress.size()));
+        self.received_bytes.saturating_add(compared * LEAF_BYTES)
+    }
+
+    /// Passes over the rest of the round, from where parsing stands.
+    pub(super) fn pass_over(&self) -> Discard {
+        match &self.parser {
+            Parser::Header(have) => Discard::within_header(have.clone()),
+            Parser::Data { left, .. } => Discard::within_payload(*left, FrameKind::Data),
+            Parser::Payload { header, bytes } => {
+                let have = u32::try_from(bytes.len()).unwrap_or(header.length);
+                Discard::within_payload(header.length.saturating_sub(have), header.kind)
+            }
+            Parser::Ended => Discard::ended(),
+        }
+    }
+
     /// Whether the round has ended, by its end frame or an abort: what follows are lines.
     #[must_use]
     pub const fn has_ended(&self) -> bool {
         matches!(self.parser, Parser::Ended)
     }
 
-    /// Begins a further round, after [`Settled::Differs`].
+    /// Begins a further round, after [`Settled::Differs`]. The mark that is taken next has to be
+    /// in the journal before the sender is told what to send again.
     ///
     /// # Errors
     /// [`Violation::Hopeless`] if several rounds brought nothing.
     pub fn next_round(&mut self) -> Result<(), Violation> {
-        if self.good_this_round == 0 {
-            self.rounds_without_progress += 1;
-        } else {
+        let bad = self.progress.bad();
+        if bad.len() < self.fewest_bad {
+            self.fewest_bad = bad.len();
             self.rounds_without_progress = 0;
+        } else {
+            self.rounds_without_progress += 1;
         }
         if self.rounds_without_progress >= ROUNDS_WITHOUT_PROGRESS_MAX {
             return Err(Violation::Hopeless);
         }
-        self.good_this_round = 0;
+        self.wanted = bad.clone();
         self.parser = Parser::Header(Vec::new());
         Ok(())
     }
@@ -230,10 +253,7 @@ impl Incoming {
                     at += take;
                     self.received_bytes += take as u64;
                     self.split(start, range.clone(), jobs);
-                    pieces.push(Piece::Data {
-                        offset: start,
-                        range,
-                    });
+                    pieces.push(Piece::Data { offset: start, range });
                 }
                 Parser::Payload { header, bytes } => {
                     at += fill(bytes, rest, header.length as usize);
@@ -256,15 +276,11 @@ impl Incoming {
         match header.kind {
             FrameKind::Data => {
                 self.place(header)?;
-                Ok(Parser::Data {
-                    offset: header.offset,
-                    left: header.length,
-                })
+                Ok(Parser::Data { offset: header.offset, left: header.length })
             }
-            FrameKind::Segment | FrameKind::End | FrameKind::Abort => Ok(Parser::Payload {
-                header,
-                bytes: Vec::new(),
-            }),
+            FrameKind::Segment | FrameKind::End | FrameKind::Abort => {
+                Ok(Parser::Payload { header, bytes: Vec::new() })
+            }
         }
     }
 
@@ -272,22 +288,22 @@ impl Incoming {
     fn place(&mut self, header: FrameHeader) -> Result<(), Violation> {
         let FrameHeader { offset, length, .. } = header;
         let size = self.progress.size();
-        if offset
-            .checked_add(u64::from(length))
-            .is_none_or(|end| end > size)
-        {
+        if offset.checked_add(u64::from(length)).is_none_or(|end| end > size) {
             return Err(Violation::OutOfPlace);
         }
         if offset == self.tail.position() || self.continues_again(offset) {
             return Ok(());
         }
         let segment = offset / SEGMENT_BYTES;
-        if offset % SEGMENT_BYTES != 0 || !self.progress.bad().contains(&segment) {
+        if offset % SEGMENT_BYTES != 0 || !self.wanted.remove(&segment) {
             return Err(Violation::OutOfPlace);
         }
+        // One that was left in the middle stays bad, and its leaves take no memory.
+        if let Some(left) = self.again.take().and_then(|again| again.open_segment(size)) {
+            self.leaves.remove(&left);
+        }
         self.again = Some(LeafCursor::new(Run::Beside, offset));
-        self.leaves
-            .insert(segment, SegmentLeaves::new(segment_length(segment, size)));
+        self.leaves.insert(segment, SegmentLeaves::new(segment_length(segment, size)));
         Ok(())
     }
 
@@ -314,11 +330,11 @@ impl Incoming {
             let (run, segment, leaf) = (job.run, job.segment, job.leaf);
             match (run, job.outcome(engine)) {
                 (Run::Stream, Ok(digest)) => self.progress.push_leaf(digest),
-                (Run::Stream, Err(state)) => self.tail.keep(state),
+                (Run::Stream, Err(state)) => self.tail.keep(segment, leaf, state),
                 (Run::Beside, Ok(digest)) => self.again_leaf(segment, leaf, digest),
                 (Run::Beside, Err(state)) => {
                     if let Some(cursor) = &mut self.again {
-                        cursor.keep(state);
+                        cursor.keep(segment, leaf, state);
                     }
                 }
             }
@@ -339,16 +355,17 @@ impl Incoming {
     /// Data that was hashed and written, in order: the MD5 of the whole file follows it.
     pub fn wrote(&mut self, offset: u64, bytes: &[u8]) {
         if let Some(track) = &mut self.md5
-            && track.at.position() == offset
+            && track.position() == offset
         {
-            track.at.update(bytes);
+            track.follow(bytes);
         }
     }
 
     /// Takes a frame that is not data, after everything before it was hashed and written.
     ///
     /// # Errors
-    /// [`Violation::Digest`] if it speaks of a segment that is not whole.
+    /// [`Violation::Digest`] if it speaks of a segment that is not whole, or ends a round in which
+    /// not everything came, [`Violation::Size`] if it speaks of a file of another size.
     pub fn settle(&mut self, frame: Frame) -> Result<Settled, Violation> {
         match frame {
             Frame::Segment { segment, digest } => self.compare(segment, digest),
@@ -363,29 +380,22 @@ impl Incoming {
         if self.leaves.contains_key(&segment) {
             return Err(Violation::Digest);
         }
+        self.compared = self.compared.saturating_add(1);
         // A bad segment stays bad until it came again as a whole: its old digest may be what the
         // sender has, and yet its bytes may be half overwritten.
-        if own != digest || self.progress.bad().contains(&segment) {
-            self.progress.spoil(segment);
-            if let Some(track) = &mut self.md5 {
-                let start = segment * SEGMENT_BYTES;
-                if track.verified.position() > start {
-                    track.verified = FileMd5::default();
-                }
-                if track.at.position() > start {
-                    track.at = track.verified.clone();
-                }
-            }
-            return Ok(Settled::Bad { segment });
+        if own == digest && !self.progress.bad().contains(&segment) {
+            return Ok(Settled::Good);
         }
-        self.good_this_round += 1;
+        self.progress.spoil(segment);
+        self.md5_goes_back(segment);
+        Ok(Settled::Bad { segment })
+    }
+
+    /// A segment will be written over: the MD5 of the whole file must not have seen it.
+    fn md5_goes_back(&mut self, segment: u64) {
         if let Some(track) = &mut self.md5 {
-            let end = segment * SEGMENT_BYTES + segment_length(segment, self.progress.size());
-            if track.verified.position() == segment * SEGMENT_BYTES && track.at.position() == end {
-                track.verified = track.at.clone();
-            }
+            track.go_back(segment * SEGMENT_BYTES);
         }
-        Ok(Settled::Good)
     }
 
     fn end(
@@ -400,6 +410,11 @@ impl Incoming {
         if md5.is_some() != self.md5.is_some() {
             return Err(Violation::Digest);
         }
+        // Nothing is lost in the middle of a stream. To list what is missing would be a favour
+        // that costs a run over every segment of a file that may be of any size.
+        if self.progress.frontier() < size {
+            return Err(Violation::Digest);
+        }
         match self.progress.root() {
             Some(own) if own == root => {
                 self.md5_of_sender = md5;
@@ -410,15 +425,11 @@ impl Incoming {
             None => {
                 self.leaves.clear();
                 self.again = None;
-                // What is missing behind the frontier can only come from a segment's start.
-                self.progress
-                    .lower(self.progress.segments().len() as u64 * SEGMENT_BYTES);
-                let frontier = round_to_leaf(self.progress.frontier());
-                self.tail = LeafCursor::new(Run::Stream, frontier);
-                let missing =
-                    self.progress.segments().len() as u64..segment_count(self.progress.size());
-                let bad = self.progress.bad().iter().copied();
-                Ok(Settled::Differs(SegmentRuns::collect(bad.chain(missing))))
+                // Some of the bad ones may have come in part, and been followed.
+                if let Some(&first) = self.progress.bad().first() {
+                    self.md5_goes_back(first);
+                }
+                Ok(Settled::Differs(self.progress.bad_runs()))
             }
         }
     }
@@ -428,15 +439,13 @@ impl Incoming {
     #[must_use]
     pub fn md5_pending(&self) -> Range<u64> {
         let size = self.progress.size();
-        self.md5
-            .as_ref()
-            .map_or(size..size, |track| track.at.position()..size)
+        self.md5.as_ref().map_or(size..size, |track| track.position()..size)
     }
 
     /// Bytes read from the disk, at the start of [`Incoming::md5_pending`].
     pub fn md5_read(&mut self, bytes: &[u8]) {
         if let Some(track) = &mut self.md5 {
-            track.at.update(bytes);
+            track.follow(bytes);
         }
     }
 
@@ -448,11 +457,15 @@ impl Incoming {
         let Some(track) = &self.md5 else {
             return Ok(None);
         };
-        let own = track.at.clone().finish();
-        if Some(own) == self.md5_of_sender {
-            Ok(Some(own))
-        } else {
-            Err(Violation::Digest)
+        let own = track.finish();
+        if Some(own) == self.md5_of_sender { Ok(Some(own)) } else { Err(Violation::Digest) }
+    }
+
+    /// After [`Incoming::check_md5`] failed: the next attempt reads the whole file, since what the
+    /// journal kept of its MD5 may be what is wrong.
+    pub fn forget_md5(&mut self) {
+        if let Some(track) = &mut self.md5 {
+            *track = Md5Track::new(None);
         }
     }
 }

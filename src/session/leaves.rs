@@ -33,29 +33,18 @@ impl LeafJob {
     /// The job for the engine. `chunk` is the buffer that the run was split from.
     pub fn job<'a>(&'a mut self, chunk: &'a [u8]) -> Job<'a> {
         let bytes = chunk.get(self.range.clone()).unwrap_or_default();
-        debug_assert_eq!(
-            bytes.len(),
-            self.range.len(),
-            "the chunk the run was split from"
-        );
-        Job {
-            state: &mut self.state,
-            bytes,
-        }
+        debug_assert_eq!(bytes.len(), self.range.len(), "the chunk the run was split from");
+        Job { state: &mut self.state, bytes }
     }
 
     /// After the engine ran: the digest of the whole leaf, or the state to go on with.
     pub(super) fn outcome(self, engine: &Engine) -> Result<Md5Digest, LeafState> {
-        if self.complete {
-            Ok(engine.finish(&self.state))
-        } else {
-            Err(self.state)
-        }
+        if self.complete { Ok(engine.finish(&self.state)) } else { Err(self.state) }
     }
 }
 
 /// Runs jobs of a single chunk, for callers that serve one transfer at a time.
-pub fn run_jobs(engine: &mut Engine, jobs: &mut [LeafJob], chunk: &[u8]) {
+pub fn run_jobs(engine: &Engine, jobs: &mut [LeafJob], chunk: &[u8]) {
     let mut pieces: Vec<Job<'_>> = jobs.iter_mut().map(|job| job.job(chunk)).collect();
     engine.update(&mut pieces);
 }
@@ -75,11 +64,7 @@ impl LeafCursor {
     /// Starts at a leaf's start.
     pub(super) fn new(run: Run, position: u64) -> Self {
         debug_assert_eq!(position % LEAF_BYTES, 0, "a run starts at a leaf");
-        Self {
-            run,
-            position,
-            state: LeafState::new(),
-        }
+        Self { run, position, state: LeafState::new() }
     }
 
     /// The next byte to hash.
@@ -96,12 +81,11 @@ impl LeafCursor {
             let leaf_end = leaf_end.min(size.max(self.position + 1));
             let room = usize::try_from(leaf_end - self.position).unwrap_or(usize::MAX);
             let take = room.min(range.end - at);
-            let in_segment = self.position % SEGMENT_BYTES;
             jobs.push(LeafJob {
                 state: std::mem::replace(&mut self.state, LeafState::new()),
                 run: self.run,
                 segment: self.position / SEGMENT_BYTES,
-                leaf: usize::try_from(in_segment / LEAF_BYTES).unwrap_or(0),
+                leaf: self.leaf(),
                 complete: take == room,
                 range: at..at + take,
             });
@@ -110,8 +94,25 @@ impl LeafCursor {
         }
     }
 
-    /// Takes back the state of a leaf that is not whole yet.
-    pub(super) fn keep(&mut self, state: LeafState) {
-        self.state = state;
+    /// Takes back the state of a leaf that is not whole yet, if the run still stands within it: a
+    /// peer may have left it for another one.
+    pub(super) fn keep(&mut self, segment: u64, leaf: usize, state: LeafState) {
+        if (segment, leaf) == (self.position / SEGMENT_BYTES, self.leaf()) {
+            self.state = state;
+        }
+    }
+
+    /// The segment in which the run stands, if it has not come to its end.
+    pub(super) const fn open_segment(&self, size: u64) -> Option<u64> {
+        if self.position.is_multiple_of(SEGMENT_BYTES) || self.position == size {
+            None
+        } else {
+            Some(self.position / SEGMENT_BYTES)
+        }
+    }
+
+    /// Number of the leaf at `position`, within its segment.
+    fn leaf(&self) -> usize {
+        usize::try_from(self.position % SEGMENT_BYTES / LEAF_BYTES).unwrap_or(0)
     }
 }

@@ -6,159 +6,318 @@
 //! its Streaming state, only say which bytes go where. Both are used by the client as well.
 //!
 //! Calling order: any `handle_*`, then [`Session::poll_action`] until it gives nothing.
+//!
+//! `state` has the states and the diagram. Each state's transitions are in the file of its name;
+//! what concerns them all is here: whose turn it is, deadlines, and the end.
 
+mod actions;
+mod await_command;
+mod await_digest;
+mod await_offset;
 mod discard;
 mod incoming;
 mod leaves;
+mod md5_track;
 mod outgoing;
 mod state;
+mod streaming;
+#[cfg(test)]
+mod tests;
 
-pub use discard::Discard;
-pub use incoming::{Incoming, Piece, Settled, Violation};
-pub use leaves::{LeafJob, run_jobs};
-pub use outgoing::{OfferError, Outgoing, Read};
-pub use state::{Session, State, Wants};
+use std::{collections::VecDeque, mem, time::Instant};
 
+use self::state::{Ending, State, Stream, Work};
+pub use self::{
+    actions::{Action, Direction, Job, JobId, Outcome, Report, Verdict},
+    discard::Discard,
+    incoming::{Incoming, Piece, Settled, Violation},
+    leaves::{LeafJob, run_jobs},
+    outgoing::{OfferError, Outgoing, Read},
+    state::Wants,
+};
 use crate::{
-    digest::Md5Digest,
-    progress::{Mark, Progress},
-    wire::{Mtime, PutOffer, RemotePath, Reply, Tag},
+    limits::WORKING_INTERVAL,
+    progress::Mark,
+    wire::{Code, GREETING, Reply},
 };
 
-/// What the session wants done.
+/// One connection's state, its deadline, and the actions it asks for.
 #[derive(Debug)]
-pub enum Action {
-    /// Send this line.
-    Reply(Reply),
-    /// Work that may wait for a disk. Its [`Outcome`] comes back by [`Session::handle_outcome`].
-    Start(JobId, Job),
-    /// Let go of the source or the partial that is open; append the mark to the journal first.
-    Release(Option<Mark>),
-    /// A transfer is over.
-    Report(Report),
-    /// Close the connection once everything has been sent.
-    Close,
+pub struct Session {
+    state: State,
+    actions: VecDeque<Action>,
+    /// When this state, or the last leaf in it, began.
+    since: Instant,
+    /// When the client was last told that work goes on.
+    told: Instant,
+    jobs_started: u64,
+    /// The job that the state waits for.
+    awaited: Option<JobId>,
 }
 
-/// Tells the jobs of one session apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct JobId(pub u64);
+/// What can be asked at any time.
+impl Session {
+    /// A new connection, which is greeted.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        let greeting = Action::Reply(Reply::greeting(GREETING));
+        Self {
+            state: State::AwaitCommand(Work::Idle),
+            actions: VecDeque::from([greeting]),
+            since: now,
+            told: now,
+            jobs_started: 0,
+            awaited: None,
+        }
+    }
 
-/// Work for the disk.
-#[derive(Debug)]
-pub enum Job {
-    /// Open a file to be read.
-    OpenSource(RemotePath),
-    /// Open or make the partial for an upload. `fresh` forgets what there is of it.
-    OpenPartial {
-        /// What the client offers.
-        offer: PutOffer,
-        /// Whether to forget what is there.
-        fresh: bool,
-    },
-    /// Make what was written so far durable, then say so in the journal.
-    Checkpoint(Mark),
-    /// Make the file durable, then visible.
-    Commit {
-        /// The last step of the journal.
-        mark: Mark,
-        /// Root over the whole file.
-        root: Md5Digest,
-        /// MD5 of the whole file, if it was asked for.
-        md5: Option<Md5Digest>,
-    },
-    /// One page of a directory.
-    List {
-        /// Which directory.
-        path: RemotePath,
-        /// Where the page starts.
-        from: u64,
-    },
-    /// Kind, size and times.
-    Stat(RemotePath),
-    /// Make a directory.
-    MakeDir(RemotePath),
-    /// Remove a file.
-    Remove(RemotePath),
-    /// Remove an empty directory.
-    RemoveDir(RemotePath),
-    /// Rename.
-    Move(RemotePath, RemotePath),
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What can be taken from the peer.
+    #[must_use]
+    pub const fn wants(&self) -> Wants {
+        self.state.wants()
+    }
+
+    /// Whether the connection is to be closed once everything has been sent.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// The receiving end, while frames are wanted.
+    pub fn incoming(&mut self) -> Option<&mut Incoming> {
+        let receiving = self.state.receiving()?;
+        Some(&mut receiving.incoming)
+    }
+
+    /// The sending end, while there is something to send.
+    pub fn outgoing(&mut self) -> Option<&mut Outgoing> {
+        let sending = self.state.sending()?;
+        Some(&mut sending.outgoing)
+    }
+
+    /// What has to be read and hashed before the answer: offset and length of the rest, which is
+    /// not empty.
+    #[must_use]
+    pub fn hashing(&self) -> Option<(u64, u64)> {
+        self.state.hashing()
+    }
+
+    /// When [`Session::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        match self.state.patience() {
+            Some(patience) => self.since + patience,
+            None => self.told + WORKING_INTERVAL,
+        }
+    }
 }
 
-/// What came of a [`Job`].
-#[derive(Debug)]
-pub enum Outcome {
-    /// The file is open and belongs to the connection.
-    SourceOpened {
-        /// Size in bytes.
-        size: u64,
-        /// Modification time.
-        mtime: Mtime,
-        /// Which version of it this is.
-        tag: Tag,
-    },
-    /// The partial is open and belongs to the connection.
-    PartialOpened {
-        /// What is there of it.
-        progress: Progress,
-        /// The version of the source that it was made from, if anything is there.
-        tag: Option<Tag>,
-    },
-    /// This very version was committed before: its verdict may have been lost with the line.
-    CommittedBefore {
-        /// Root over the whole file.
-        root: Md5Digest,
-        /// MD5 of the whole file, if it is known.
-        md5: Option<Md5Digest>,
-    },
-    /// The checkpoint is durable.
-    Checkpointed,
-    /// The file is durable and visible.
-    Committed,
-    /// Lines to answer with.
-    Answer(Vec<Reply>),
-    /// It failed; nothing of the job belongs to the connection.
-    Failed(Reply),
+/// What happens whatever the state is.
+impl Session {
+    /// A line came in.
+    pub fn handle_line(&mut self, line: &[u8], now: Instant) {
+        match self.take_state() {
+            State::AwaitCommand(Work::Idle) => self.command(line, now),
+            State::AwaitOffset(offer) => self.offset(offer, line, now),
+            State::Streaming(stream) => self.line_beside_stream(stream, line, now),
+            State::AwaitDigest(Ending::Sent(sending)) => self.verdict(sending, line, now),
+            // Nothing is read while a job is awaited, nor after the end.
+            state @ (State::AwaitCommand(_) | State::AwaitDigest(_) | State::Closed) => {
+                self.state = state;
+            }
+        }
+    }
+
+    /// A job is done. Outcomes of jobs that nobody waits for any more are passed over.
+    pub fn handle_outcome(&mut self, id: JobId, outcome: Outcome, now: Instant) {
+        if self.state.checkpoint().is_some_and(|running| running == id) {
+            return self.checkpoint_done(outcome, now);
+        }
+        if self.awaited != Some(id) {
+            return self.came_too_late(&outcome);
+        }
+        self.awaited = None;
+        match self.take_state() {
+            State::AwaitCommand(work) => self.command_done(work, outcome, now),
+            State::Streaming(Stream::InAgain(receiving, want)) => {
+                self.journal_knows(receiving, want, outcome, now);
+            }
+            State::AwaitDigest(Ending::Commit(commit)) => self.committed(*commit, outcome, now),
+            // These wait for no job.
+            state @ (State::AwaitOffset(_)
+            | State::Streaming(_)
+            | State::AwaitDigest(_)
+            | State::Closed) => self.state = state,
+        }
+    }
+
+    /// What a job opened for a session that has ended is let go of.
+    fn came_too_late(&mut self, outcome: &Outcome) {
+        let opened =
+            matches!(outcome, Outcome::SourceOpened { .. } | Outcome::PartialOpened { .. });
+        if opened && self.is_closed() {
+            self.release(None);
+        }
+    }
+
+    /// Bytes that [`Session::hashing`] asked for.
+    pub fn handle_hashed(&mut self, bytes: &[u8], now: Instant) {
+        match &mut self.state {
+            State::AwaitCommand(Work::Md5(md5, _)) => {
+                md5.update(bytes);
+                self.answer_if_hashed(now);
+            }
+            State::AwaitDigest(Ending::Md5(receiving)) => {
+                receiving.incoming.md5_read(bytes);
+                self.commit_if_hashed(now);
+            }
+            State::AwaitCommand(_)
+            | State::AwaitOffset(_)
+            | State::Streaming(_)
+            | State::AwaitDigest(_)
+            | State::Closed => {}
+        }
+    }
+
+    /// The source can't be read any further, or has changed; or the partial can't be read back.
+    /// See [`Session::poll_abort`].
+    pub fn handle_source_failed(&mut self, reply: Reply, now: Instant) {
+        match self.take_state() {
+            State::AwaitCommand(Work::Md5(..)) => {
+                self.release(None);
+                self.answer(reply, now);
+            }
+            State::Streaming(stream) => self.source_failed(stream, reply, now),
+            State::AwaitDigest(Ending::Md5(receiving)) => {
+                self.let_go_receiving(*receiving, &reply.to_string());
+                self.answer(reply, now);
+            }
+            // These read nothing.
+            state @ (State::AwaitCommand(_)
+            | State::AwaitOffset(_)
+            | State::AwaitDigest(_)
+            | State::Closed) => self.state = state,
+        }
+    }
+
+    /// Time has passed: tells a client that waits that work goes on, and gives up a peer that
+    /// took too long. Does nothing before [`Session::deadline`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.deadline() {
+            return;
+        }
+        self.told = now;
+        if self.state.patience().is_none() {
+            self.reply(Reply::text(Code::Working, "still working"));
+        } else if self.is_closed() {
+            self.actions.push_back(Action::Close);
+        } else {
+            self.end(Reply::text(Code::Deadline, "you took too long"), now);
+        }
+    }
+
+    /// The line is broken, or the server goes down: lets go of what is open. What was received
+    /// is kept.
+    pub fn handle_broken(&mut self, why: &str) {
+        self.awaited = None;
+        match self.take_state() {
+            State::AwaitCommand(Work::Md5(..)) | State::AwaitOffset(_) => self.release(None),
+            State::Streaming(stream) => self.let_go(stream, why),
+            State::AwaitDigest(ending) => self.let_go_ending(ending, why),
+            State::AwaitCommand(
+                Work::Idle
+                | Work::Answer
+                | Work::OpenSource(..)
+                | Work::OpenPartial(_)
+                | Work::OpenForMd5,
+            )
+            | State::Closed => {}
+        }
+    }
+
+    /// Says a last line, where the client can read one, and closes; what was received is kept.
+    pub fn end(&mut self, reply: Reply, now: Instant) {
+        if self.is_closed() {
+            return;
+        }
+        let heard = self.state.hears_lines();
+        self.handle_broken(reply.message());
+        if heard {
+            self.reply(reply);
+        }
+        self.actions.push_back(Action::Close);
+        self.enter(State::Closed, now);
+    }
 }
 
-/// Which way a file went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// To the client.
-    Get,
-    /// To the server.
-    Put,
+/// What transitions are made of.
+impl Session {
+    /// The state by value. Whoever takes it enters another or puts it back.
+    const fn take_state(&mut self) -> State {
+        mem::replace(&mut self.state, State::Closed)
+    }
+
+    fn enter(&mut self, state: State, now: Instant) {
+        self.state = state;
+        self.since = now;
+        self.told = now;
+        self.awaited = None;
+    }
+
+    /// Enters a state that waits for this job.
+    fn enter_waiting(&mut self, state: State, job: Job, now: Instant) {
+        self.enter(state, now);
+        self.awaited = Some(self.start(job));
+    }
+
+    /// Starts a job.
+    fn start(&mut self, job: Job) -> JobId {
+        self.jobs_started += 1;
+        let id = JobId(self.jobs_started);
+        self.actions.push_back(Action::Start(id, job));
+        id
+    }
+
+    /// Says the last line on a command: the next one is awaited.
+    fn answer(&mut self, reply: Reply, now: Instant) {
+        self.reply(reply);
+        self.await_command(now);
+    }
+
+    fn await_command(&mut self, now: Instant) {
+        self.enter(State::AwaitCommand(Work::Idle), now);
+    }
+
+    /// The peer is out of step in `state`: says why and closes.
+    fn refuse(&mut self, state: State, code: Code, text: &str, now: Instant) {
+        self.state = state;
+        self.end(Reply::text(code, text), now);
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        self.actions.push_back(Action::Reply(reply));
+    }
+
+    fn report(&mut self, report: Report) {
+        self.actions.push_back(Action::Report(report));
+    }
+
+    fn release(&mut self, mark: Option<Mark>) {
+        self.actions.push_back(Action::Release(mark));
+    }
 }
 
-/// How a transfer ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Both sides have the same bytes.
-    Identical,
-    /// The client had all of it already.
-    Unchanged,
-    /// It ended before that, for this reason.
-    Unfinished(String),
+/// The answer to an outcome that is none of its job's: nobody can know what was done.
+fn lost_job() -> Reply {
+    Reply::text(Code::Failed, "the server lost track of its work")
 }
 
-/// One finished transfer, for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Which way.
-    pub direction: Direction,
-    /// Which file.
-    pub path: RemotePath,
-    /// The offset it went on from, in bytes.
-    pub offset: u64,
-    /// Data bytes moved, those that went again counted again.
-    pub bytes: u64,
-    /// When it began, as the time was given.
-    pub began: std::time::Instant,
-    /// Root over the whole file, if it is known.
-    pub root: Option<Md5Digest>,
-    /// MD5 of the whole file, if it was asked for.
-    pub md5: Option<Md5Digest>,
-    /// How it ended.
-    pub verdict: Verdict,
+/// Whether a client that answers with this code wants no more of the transfer.
+const fn gives_up(code: Code) -> bool {
+    code.number() >= 400
 }

@@ -55,7 +55,9 @@ pub struct Outgoing {
     check_hash: LeafCursor,
     /// Segments of which some leaves are known.
     leaves: BTreeMap<u64, SegmentLeaves>,
-    digests: Vec<Option<Md5Digest>>,
+    /// Digests of the segments that are known. Grows with the work that is done, not with the
+    /// size: a sparse file may have any.
+    digests: BTreeMap<u64, Md5Digest>,
     /// Digests of segments that are known but not sent.
     due: VecDeque<u64>,
     /// Payload of the current data frame that is still to be sent.
@@ -63,6 +65,8 @@ pub struct Outgoing {
     md5: Option<FileMd5>,
     ended: bool,
     sent_bytes: u64,
+    /// Bytes that were only hashed while nothing was left to send: the peer waited for us.
+    checked_last_bytes: u64,
 }
 
 impl Outgoing {
@@ -83,11 +87,7 @@ impl Outgoing {
         if offset % LEAF_BYTES != 0 && offset != size {
             return Err(OfferError::NotAtLeaf);
         }
-        let whole = if offset == size {
-            segment_count(size)
-        } else {
-            offset / SEGMENT_BYTES
-        };
+        let whole = if offset == size { segment_count(size) } else { offset / SEGMENT_BYTES };
         if bad.last().is_some_and(|last| last >= whole) {
             return Err(OfferError::Segments);
         }
@@ -110,7 +110,6 @@ impl Outgoing {
         }
         check.extend(Some(at..prefix_end).filter(|range| range.start < range.end));
 
-        let count = usize::try_from(segment_count(size)).map_err(|_| OfferError::BeyondEnd)?;
         Ok(Self {
             size,
             offset,
@@ -119,12 +118,13 @@ impl Outgoing {
             stream,
             check,
             leaves: BTreeMap::new(),
-            digests: vec![None; count],
+            digests: BTreeMap::new(),
             due: VecDeque::new(),
             frame_left: 0,
             md5: (digest == DigestChoice::TreeAndMd5).then(FileMd5::default),
             ended: false,
             sent_bytes: 0,
+            checked_last_bytes: 0,
         })
     }
 
@@ -143,27 +143,28 @@ impl Outgoing {
     /// Bytes that this round has still to send.
     #[must_use]
     pub fn left_bytes(&self) -> u64 {
-        self.stream
-            .iter()
-            .map(|range| range.end - range.start)
-            .sum()
+        self.stream.iter().map(|range| range.end - range.start).sum()
     }
 
     /// Bytes that have still to be read only to be hashed.
     #[must_use]
     pub fn left_to_check_bytes(&self) -> u64 {
         let check: u64 = self.check.iter().map(|range| range.end - range.start).sum();
-        let md5 = self
-            .md5
-            .as_ref()
-            .map_or(0, |md5| self.size - md5.position());
-        check + md5.saturating_sub(self.left_bytes())
+        let md5 = self.md5.as_ref().map_or(0, |md5| self.size - md5.position());
+        // The MD5 reads along where it can.
+        check.max(md5.saturating_sub(self.left_bytes()))
     }
 
     /// Data bytes that the line took, those that went again counted again.
     #[must_use]
     pub const fn sent_bytes(&self) -> u64 {
         self.sent_bytes
+    }
+
+    /// What buys the receiver time: the bytes that it took, and those that we hashed while it had
+    /// nothing to take. Hashing beside a stream that it does not take buys it none.
+    pub(super) const fn moved_bytes(&self) -> u64 {
+        self.sent_bytes.saturating_add(self.checked_last_bytes)
     }
 
     /// Whether the end frame of this round was taken.
@@ -183,17 +184,12 @@ impl Outgoing {
     /// # Errors
     /// [`OfferError::Segments`] if the file does not have them.
     pub fn again(&mut self, want: &SegmentRuns) -> Result<(), OfferError> {
-        if want.is_empty()
-            || want
-                .last()
-                .is_some_and(|last| last >= segment_count(self.size))
-        {
+        if want.is_empty() || want.last().is_some_and(|last| last >= segment_count(self.size)) {
             return Err(OfferError::Segments);
         }
+        // Each has a digest now, so that there are no more of them than were once hashed.
         for segment in want.segments() {
-            if let Some(slot) = self.slot(segment) {
-                *slot = None;
-            }
+            self.digests.remove(&segment);
         }
         self.stream = want.runs().map(|run| byte_range(run, self.size)).collect();
         self.stream_hash = LeafCursor::new(Run::Stream, start_of(&self.stream));
@@ -201,21 +197,11 @@ impl Outgoing {
         Ok(())
     }
 
-    fn slot(&mut self, segment: u64) -> Option<&mut Option<Md5Digest>> {
-        usize::try_from(segment)
-            .ok()
-            .and_then(|at| self.digests.get_mut(at))
-    }
-
     /// What to read to send it next. Never crosses a segment, nor the end of an open frame.
     #[must_use]
     pub fn next_to_send(&self) -> Option<Read> {
         let range = self.stream.front()?;
-        let in_frame = if self.frame_left > 0 {
-            u64::from(self.frame_left)
-        } else {
-            u64::MAX
-        };
+        let in_frame = if self.frame_left > 0 { u64::from(self.frame_left) } else { u64::MAX };
         Some(piece(range, in_frame))
     }
 
@@ -235,12 +221,9 @@ impl Outgoing {
     /// when they were read before make none. `range` says where they lie in the chunk.
     pub fn read_to_send(&mut self, read: Read, range: Range<usize>, jobs: &mut Vec<LeafJob>) {
         let hashed = self.stream_hash.position().saturating_sub(read.offset);
-        let hashed = usize::try_from(hashed)
-            .unwrap_or(usize::MAX)
-            .min(range.len());
+        let hashed = usize::try_from(hashed).unwrap_or(usize::MAX).min(range.len());
         self.open_leaves(read.offset / SEGMENT_BYTES);
-        self.stream_hash
-            .split(range.start + hashed..range.end, self.size, jobs);
+        self.stream_hash.split(range.start + hashed..range.end, self.size, jobs);
     }
 
     /// Makes jobs of the bytes just read for [`Outgoing::next_to_check`].
@@ -252,6 +235,9 @@ impl Outgoing {
         jobs: &mut Vec<LeafJob>,
     ) {
         self.follow_md5(read.offset, bytes);
+        if self.stream.is_empty() {
+            self.checked_last_bytes += range.len() as u64;
+        }
         let Some(front) = self.check.front_mut() else {
             return;
         };
@@ -263,10 +249,7 @@ impl Outgoing {
     /// Lets the MD5 of the whole file follow bytes that were read to be sent.
     pub fn follow_md5(&mut self, offset: u64, bytes: &[u8]) {
         if let Some(md5) = &mut self.md5 {
-            let known = md5
-                .position()
-                .checked_sub(offset)
-                .and_then(|n| usize::try_from(n).ok());
+            let known = md5.position().checked_sub(offset).and_then(|n| usize::try_from(n).ok());
             if let Some(fresh) = known.and_then(|known| bytes.get(known..)) {
                 md5.update(fresh);
             }
@@ -274,12 +257,9 @@ impl Outgoing {
     }
 
     fn open_leaves(&mut self, segment: u64) {
-        let unknown = self.slot(segment).is_some_and(|slot| slot.is_none());
         let length = segment_length(segment, self.size);
-        if unknown {
-            self.leaves
-                .entry(segment)
-                .or_insert_with(|| SegmentLeaves::new(length));
+        if !self.digests.contains_key(&segment) {
+            self.leaves.entry(segment).or_insert_with(|| SegmentLeaves::new(length));
         }
     }
 
@@ -289,8 +269,8 @@ impl Outgoing {
             let (run, segment, leaf) = (job.run, job.segment, job.leaf);
             match (run, job.outcome(engine)) {
                 (_, Ok(digest)) => self.leaf(segment, leaf, digest),
-                (Run::Stream, Err(state)) => self.stream_hash.keep(state),
-                (Run::Beside, Err(state)) => self.check_hash.keep(state),
+                (Run::Stream, Err(state)) => self.stream_hash.keep(segment, leaf, state),
+                (Run::Beside, Err(state)) => self.check_hash.keep(segment, leaf, state),
             }
         }
         if self.check.front().is_some_and(Range::is_empty) {
@@ -306,9 +286,7 @@ impl Outgoing {
         leaves.set(leaf, digest);
         if let Some(digest) = leaves.complete() {
             self.leaves.remove(&segment);
-            if let Some(slot) = self.slot(segment) {
-                *slot = Some(digest);
-            }
+            self.digests.insert(segment, digest);
             self.due.push_back(segment);
         }
     }
@@ -322,11 +300,7 @@ impl Outgoing {
             return None;
         }
         self.frame_left = length;
-        Some(FrameHeader {
-            kind: FrameKind::Data,
-            length,
-            offset,
-        })
+        Some(FrameHeader { kind: FrameKind::Data, length, offset })
     }
 
     /// The line took `bytes` of the current frame's payload.
@@ -336,9 +310,7 @@ impl Outgoing {
         };
         front.start += bytes as u64;
         self.sent_bytes += bytes as u64;
-        self.frame_left -= u32::try_from(bytes)
-            .unwrap_or(self.frame_left)
-            .min(self.frame_left);
+        self.frame_left -= u32::try_from(bytes).unwrap_or(self.frame_left).min(self.frame_left);
         if front.is_empty() {
             self.stream.pop_front();
             if !self.stream.is_empty() {
@@ -354,13 +326,10 @@ impl Outgoing {
             return None;
         }
         // A segment is hashed before it is sent, but its digest goes behind its data.
-        let next = self
-            .due
-            .iter()
-            .position(|&segment| !self.is_to_be_sent(segment));
+        let next = self.due.iter().position(|&segment| !self.is_to_be_sent(segment));
         if let Some(segment) = next.and_then(|at| self.due.remove(at)) {
-            let digest = *self.slot(segment)?;
-            return digest.map(|digest| Frame::Segment { segment, digest });
+            let digest = *self.digests.get(&segment)?;
+            return Some(Frame::Segment { segment, digest });
         }
         let idle = self.stream.is_empty() && self.next_to_check().is_none();
         if !idle {
@@ -369,37 +338,28 @@ impl Outgoing {
         let (root, md5) = self.digests();
         let root = root?;
         self.ended = true;
-        Some(Frame::End {
-            size: self.size,
-            root,
-            md5,
-        })
+        Some(Frame::End { size: self.size, root, md5 })
     }
 
     /// The root, once every segment is known, and the MD5 of the whole file if it was asked for
     /// and has seen everything.
     #[must_use]
     pub fn digests(&self) -> (Option<Md5Digest>, Option<Md5Digest>) {
+        if self.digests.len() as u64 != segment_count(self.size) {
+            return (None, None);
+        }
         let mut root = RootHasher::new();
-        for digest in &self.digests {
-            let Some(digest) = *digest else {
-                return (None, None);
-            };
+        for &digest in self.digests.values() {
             root.push(digest);
         }
         let whole = self.md5.as_ref().filter(|md5| md5.position() == self.size);
-        (
-            Some(root.finish(self.size)),
-            whole.map(|md5| md5.clone().finish()),
-        )
+        (Some(root.finish(self.size)), whole.map(|md5| md5.clone().finish()))
     }
 
     /// Whether any byte of a segment has still to be sent in this round.
     fn is_to_be_sent(&self, segment: u64) -> bool {
         let start = segment * SEGMENT_BYTES;
-        self.stream
-            .iter()
-            .any(|range| range.start < start + SEGMENT_BYTES && start < range.end)
+        self.stream.iter().any(|range| range.start < start + SEGMENT_BYTES && start < range.end)
     }
 }
 
@@ -416,11 +376,6 @@ fn start_of(ranges: &VecDeque<Range<u64>>) -> u64 {
 fn piece(range: &Range<u64>, limit: u64) -> Read {
     let segment_end = (range.start / SEGMENT_BYTES + 1) * SEGMENT_BYTES;
     let length = (range.end.min(segment_end) - range.start).min(limit);
-    let length = usize::try_from(length)
-        .unwrap_or(usize::MAX)
-        .min(CHUNK_BYTES);
-    Read {
-        offset: range.start,
-        length,
-    }
+    let length = usize::try_from(length).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+    Read { offset: range.start, length }
 }

@@ -46,6 +46,8 @@ impl StoreError {
             Errno::NOENT => Self::NotFound,
             // XDEV: `openat2` found that the path leads out. LOOP: a link where none may be.
             Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::LOOP | Errno::ROFS => Self::Denied,
+            // A socket, or a device without a driver.
+            Errno::NXIO | Errno::NODEV => Self::WrongKind("not a regular file"),
             Errno::NOTDIR => Self::WrongKind("not a directory"),
             Errno::ISDIR => Self::WrongKind("it is a directory"),
             Errno::NOTEMPTY => Self::WrongKind("directory not empty"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::{
     fd::BorrowedFd,
-    fs::{AtFlags, Dir, OFlags, statat, unlinkat},
+    fs::{AtFlags, Dir, statat},
     io::Errno,
     time::{ClockId, clock_gettime},
 };
@@ -12,7 +12,8 @@ use rustix::{
 use super::{
     Root, StoreError,
     error::Doing,
-    partial::{open_own, try_lock},
+    own::{open_or_make, try_lock},
+    sys,
 };
 
 /// Names looked at in one step: other jobs of the disk thread wait no longer than that takes.
@@ -22,7 +23,8 @@ const NAMES_PER_STEP: usize = 256;
 #[derive(Debug)]
 pub struct Expiry {
     keep: Duration,
-    names: Vec<String>,
+    /// Reads the folder as it goes: its names are never in memory as a whole.
+    names: Option<Dir>,
     removed: usize,
 }
 
@@ -32,35 +34,20 @@ impl Root {
     /// # Errors
     /// The folder can't be read.
     pub fn expire(&self, keep: Duration) -> Result<Expiry, StoreError> {
-        let mut names = Vec::new();
-        if let Some(partials) = self.partials() {
-            for entry in Dir::read_from(partials).doing("reading the partials")? {
-                let name = entry.doing("reading the partials")?;
-                // Our own names are hexadecimal; nothing else is touched.
-                if let Ok(name) = name.file_name().to_str()
-                    && (name.ends_with(".journal") || name.ends_with(".data"))
-                {
-                    names.push(name.to_owned());
-                }
-            }
-        }
-        Ok(Expiry {
-            keep,
-            names,
-            removed: 0,
-        })
+        let names = self.partials().map(Dir::read_from).transpose();
+        Ok(Expiry { keep, names: names.doing("reading the partials")?, removed: 0 })
     }
 
     /// Goes on with a walk; `None` when it is over, with the number of files removed before.
     pub fn expire_step(&self, mut walk: Expiry) -> Result<Expiry, usize> {
-        let Some(partials) = self.partials() else {
+        let (Some(partials), Some(names)) = (self.partials(), &mut walk.names) else {
             return Err(0);
         };
         for _ in 0..NAMES_PER_STEP {
-            let Some(name) = walk.names.pop() else {
+            let Some(Ok(name)) = names.read() else {
                 return Err(walk.removed);
             };
-            if let Some((stem, _)) = name.split_once('.') {
+            if let Some(stem) = stem_of(name.file_name().to_bytes()) {
                 walk.removed += remove_old(partials, stem, walk.keep).unwrap_or(0);
             }
         }
@@ -68,31 +55,48 @@ impl Root {
     }
 }
 
-/// Removes a partial that nobody has open, if both its files are old; returns how many there were.
+/// The part of one of our names that all files of a partial share; nothing else is touched.
+fn stem_of(name: &[u8]) -> Option<&str> {
+    let (stem, ending) = std::str::from_utf8(name).ok()?.split_once('.')?;
+    let is_hash = stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_hash && matches!(ending, "data" | "journal" | "new")).then_some(stem)
+}
+
+/// Removes a partial that nobody has open, if its files are old; returns how many there were.
 fn remove_old(partials: BorrowedFd<'_>, stem: &str, keep: Duration) -> Result<usize, StoreError> {
-    let names = [format!("{stem}.data"), format!("{stem}.journal")];
-    let is_old = |name: &String| match statat(partials, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => is_older(stat.st_mtime, keep),
-        Err(_) => true,
+    let [new, data, journal] = ["new", "data", "journal"].map(|end| format!("{stem}.{end}"));
+    let changed = |name: &str| match statat(partials, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some((stat.st_mtime, stat.st_mtime_nsec))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(StoreError::from_errno("looking at a partial", errno)),
     };
-    if !names.iter().all(is_old) {
+    let before = [changed(&data)?, changed(&journal)?];
+    if !before.iter().flatten().all(|time| is_older(time.0, keep)) {
         return Ok(0);
     }
-    // The lock keeps a writer out while the two are removed, and tells if there is one. A writer
-    // that comes later finds a journal without a name and makes a new one.
-    let journal = open_own(partials, &names[1], OFlags::CREATE)?;
-    if !try_lock(&journal)? {
+    // The lock keeps a writer out while the files are removed, and tells if there is one. A writer
+    // that comes later finds a journal without a name and makes a new one. One that came and went
+    // since we looked has left its time.
+    let (file, is_new) = open_or_make(partials, &journal)?;
+    if !try_lock(&file)? {
         return Ok(0);
     }
+    let journal_now = if is_new { None } else { changed(&journal)? };
+    if !is_new && [changed(&data)?, journal_now] != before {
+        return Ok(0);
+    }
+    // What the journal claims is taken back before the bytes go, at any power cut.
+    sys::ftruncate(&file, 0).doing("emptying a journal")?;
+    sys::fdatasync(&file).doing("syncing a journal")?;
     let mut removed = 0;
-    for name in names {
-        match unlinkat(partials, name, AtFlags::empty()) {
+    for name in [new, data, journal] {
+        match sys::unlink(partials, &name) {
             Ok(()) => removed += 1,
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(StoreError::from_errno("removing a partial", errno)),
         }
     }
-    Ok(removed)
+    Ok(removed - usize::from(is_new))
 }
 
 /// Whether a time of the wall clock lies more than `age` back.

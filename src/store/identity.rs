@@ -24,10 +24,8 @@ impl Identity {
     /// As `fstat` reports it.
     #[must_use]
     pub fn of(stat: &Stat) -> Self {
-        let time = |seconds: i64, nanos: u64| Mtime {
-            seconds,
-            nanos: u32::try_from(nanos).unwrap_or(0),
-        };
+        let time =
+            |seconds: i64, nanos: u64| Mtime { seconds, nanos: u32::try_from(nanos).unwrap_or(0) };
         Self {
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime: time(stat.st_mtime, stat.st_mtime_nsec),
@@ -40,16 +38,10 @@ impl Identity {
     /// name the device, whose number may change from one boot to the next.
     #[must_use]
     pub fn tag(&self) -> Tag {
-        let Self {
-            size,
-            mtime,
-            ctime,
-            inode,
-        } = self;
+        let Self { size, mtime, ctime, inode } = self;
         let text = format!("{size} {mtime} {ctime} {inode}");
         let hash = Md5Digest::of(text.as_bytes()).to_string();
         // Thirty-two hexadecimal digits always are a tag.
-        hash.parse()
-            .unwrap_or_else(|()| unreachable!("a digest is a valid tag"))
+        hash.parse().unwrap_or_else(|()| unreachable!("a digest is a valid tag"))
     }
 }

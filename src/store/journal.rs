@@ -10,7 +10,6 @@
 
 use crate::{
     digest::{Md5Digest, SavedMd5},
-    limits::JOURNAL_RECORD_BYTES_MAX,
     progress::{Mark, Progress},
     wire::{Mtime, Tag},
 };
@@ -36,11 +35,19 @@ pub(super) enum Record {
     /// More was received. If durable, its data was synced before the record was written.
     Mark { durable: bool, mark: Mark },
     /// The file is whole, verified and durable, and about to appear under its name.
-    Commit {
-        root: Md5Digest,
-        md5: Option<Md5Digest>,
-        inode: u64,
-    },
+    Commit { root: Md5Digest, md5: Option<Md5Digest>, inode: u64 },
+    /// The file that was committed has its name, and was last changed by getting it.
+    Visible { ctime: Mtime },
+}
+
+/// A file that was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Receipt {
+    pub(super) root: Md5Digest,
+    pub(super) md5: Option<Md5Digest>,
+    pub(super) inode: u64,
+    /// When it was last changed, if that could still be written down.
+    pub(super) ctime: Option<Mtime>,
 }
 
 /// What a journal says.
@@ -54,11 +61,13 @@ pub(super) struct Replay {
     pub(super) durable: Progress,
     /// The boot of the last writer.
     pub(super) boot: u128,
-    pub(super) commit: Option<(Md5Digest, Option<Md5Digest>, u64)>,
+    pub(super) commit: Option<Receipt>,
     /// Where the next record goes, and the check that it chains to.
     pub(super) end: Position,
     /// The same for the last durable mark.
     pub(super) durable_end: Position,
+    /// No mark came since that is not durable.
+    settled: bool,
 }
 
 /// A place between two records.
@@ -72,13 +81,7 @@ pub(super) struct Position {
 pub(super) fn encode(record: &Record, at: &mut Position, out: &mut Vec<u8>) {
     let mut body = Vec::new();
     match record {
-        Record::Open {
-            epoch,
-            boot,
-            size,
-            mtime,
-            tag,
-        } => {
+        Record::Open { epoch, boot, size, mtime, tag } => {
             body.extend([b'O', VERSION]);
             body.extend(epoch.to_be_bytes());
             body.extend(boot.to_be_bytes());
@@ -96,6 +99,11 @@ pub(super) fn encode(record: &Record, at: &mut Position, out: &mut Vec<u8>) {
             body.extend(inode.to_be_bytes());
             body.extend(root.0);
             body.extend(md5.iter().flat_map(|md5| md5.0));
+        }
+        Record::Visible { ctime } => {
+            body.push(b'V');
+            body.extend(ctime.seconds.to_be_bytes());
+            body.extend(ctime.nanos.to_be_bytes());
         }
     }
     at.check = check(at.check, &body);
@@ -129,10 +137,7 @@ fn check(before: [u8; CHECK_BYTES], body: &[u8]) -> [u8; CHECK_BYTES] {
     let mut all = before.to_vec();
     all.extend_from_slice(body);
     let mut check = [0; CHECK_BYTES];
-    check
-        .iter_mut()
-        .zip(Md5Digest::of(&all).0)
-        .for_each(|(to, from)| *to = from);
+    check.iter_mut().zip(Md5Digest::of(&all).0).for_each(|(to, from)| *to = from);
     check
 }
 
@@ -156,6 +161,10 @@ impl<'a> Body<'a> {
 
     fn digest(&mut self) -> Option<Md5Digest> {
         self.take().map(Md5Digest)
+    }
+
+    fn time(&mut self) -> Option<Mtime> {
+        Some(Mtime { seconds: i64::from_be_bytes(self.take()?), nanos: self.u32()? })
     }
 
     fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
@@ -184,13 +193,8 @@ fn decode(body: &[u8]) -> Option<Record> {
             Record::Open {
                 epoch: body.u64()?,
                 boot: u128::from_be_bytes(body.take()?),
-                size: body
-                    .u64()
-                    .filter(|&size| size <= crate::limits::FILE_BYTES_MAX)?,
-                mtime: Mtime {
-                    seconds: i64::from_be_bytes(body.take()?),
-                    nanos: body.u32()?,
-                },
+                size: body.u64().filter(|&size| size <= crate::limits::FILE_BYTES_MAX)?,
+                mtime: body.time()?,
                 tag: std::str::from_utf8(body.rest()).ok()?.parse().ok()?,
             }
         }
@@ -207,25 +211,16 @@ fn decode(body: &[u8]) -> Option<Record> {
                 md5: None,
             };
             if !body.is_empty() {
-                mark.md5 = Some(SavedMd5 {
-                    position: body.u64()?,
-                    state: body.take()?,
-                });
+                mark.md5 = Some(SavedMd5 { position: body.u64()?, state: body.take()? });
             }
-            Record::Mark {
-                durable: durable == 1,
-                mark,
-            }
+            Record::Mark { durable: durable == 1, mark }
         }
         [b'C'] => {
             let (inode, root) = (body.u64()?, body.digest()?);
-            let md5 = if body.is_empty() {
-                None
-            } else {
-                Some(body.digest()?)
-            };
+            let md5 = if body.is_empty() { None } else { Some(body.digest()?) };
             Record::Commit { root, md5, inode }
         }
+        [b'V'] => Record::Visible { ctime: body.time()? },
         _ => return None,
     };
     body.is_empty().then_some(record)
@@ -235,9 +230,6 @@ fn decode(body: &[u8]) -> Option<Record> {
 fn next(input: &[u8], at: &mut Position) -> Option<(Record, usize)> {
     let (length, rest) = input.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    if length > JOURNAL_RECORD_BYTES_MAX {
-        return None;
-    }
     let (body, rest) = rest.split_at_checked(length)?;
     let (found, _) = rest.split_first_chunk::<CHECK_BYTES>()?;
     let expected = check(at.check, body);
@@ -246,25 +238,26 @@ fn next(input: &[u8], at: &mut Position) -> Option<(Record, usize)> {
     }
     let record = decode(body)?;
     let taken = 4 + length + CHECK_BYTES;
-    *at = Position {
-        offset: at.offset + taken as u64,
-        check: expected,
-    };
+    *at = Position { offset: at.offset + taken as u64, check: expected };
     Some((record, taken))
 }
 
 /// Replays the longest valid prefix of a journal; `None` if not even its first record is valid.
 pub(super) fn replay(journal: &[u8]) -> Option<Replay> {
+    let mut all = run(journal)?;
+    // Once more up to the last durable mark: to keep a copy at each would be quadratic work.
+    let settled = usize::try_from(all.durable_end.offset).unwrap_or(0);
+    if let Some(durable) = journal.get(..settled).and_then(run) {
+        all.durable = durable.progress;
+        all.durable.resize(all.progress.size());
+    }
+    Some(all)
+}
+
+fn run(journal: &[u8]) -> Option<Replay> {
     let mut at = Position::default();
     let (first, mut taken) = next(journal, &mut at)?;
-    let Record::Open {
-        epoch,
-        boot,
-        size,
-        mtime,
-        tag,
-    } = first
-    else {
+    let Record::Open { epoch, boot, size, mtime, tag } = first else {
         return None;
     };
     let mut state = Replay {
@@ -277,50 +270,49 @@ pub(super) fn replay(journal: &[u8]) -> Option<Replay> {
         commit: None,
         end: at,
         durable_end: at,
+        settled: true,
     };
     while let Some((record, bytes)) = journal.get(taken..).and_then(|rest| next(rest, &mut at)) {
-        if state.take(record).is_none() {
+        if state.take(record, at).is_none() {
             break;
         }
         taken += bytes;
         state.end = at;
-        if state.progress == state.durable {
-            state.durable_end = at;
-        }
     }
     Some(state)
 }
 
 impl Replay {
-    /// Takes one more record; `None` if it does not follow.
-    fn take(&mut self, record: Record) -> Option<()> {
+    /// Takes one more record, which ends at `at`; `None` if it does not follow.
+    fn take(&mut self, record: Record, at: Position) -> Option<()> {
         // Behind a commit only another writer can begin.
-        if self.commit.is_some() && !matches!(record, Record::Open { .. }) {
+        let goes_on = matches!(record, Record::Open { .. } | Record::Visible { .. });
+        if self.commit.is_some() && !goes_on {
             return None;
         }
         match record {
-            Record::Open {
-                epoch,
-                boot,
-                size,
-                mtime,
-                tag,
-            } => {
+            Record::Open { epoch, boot, size, mtime, tag } => {
                 if epoch <= self.epoch {
                     return None;
                 }
                 self.progress.resize(size);
-                self.durable.resize(size);
                 self.commit = None;
                 (self.epoch, self.boot, self.mtime, self.tag) = (epoch, boot, mtime, tag);
+                if self.settled {
+                    self.durable_end = at;
+                }
             }
             Record::Mark { durable, mark } => {
                 self.progress.apply(&mark).ok()?;
+                self.settled = durable;
                 if durable {
-                    self.durable = self.progress.clone();
+                    self.durable_end = at;
                 }
             }
-            Record::Commit { root, md5, inode } => self.commit = Some((root, md5, inode)),
+            Record::Commit { root, md5, inode } => {
+                self.commit = Some(Receipt { root, md5, inode, ctime: None });
+            }
+            Record::Visible { ctime } => self.commit.as_mut()?.ctime = Some(ctime),
         }
         Some(())
     }
@@ -329,6 +321,10 @@ impl Replay {
 /// Tells this boot of the machine from every other: within one, the page cache has survived
 /// whatever happened to the process.
 pub(super) fn boot_id() -> u128 {
+    #[cfg(test)]
+    if let Some(boot) = super::tests::hook::boot() {
+        return boot;
+    }
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     // Without it no boot is the same as another: everything is checked again.
@@ -345,13 +341,7 @@ mod tests {
     use crate::digest::LEAF_BYTES;
 
     fn open(epoch: u64, size: u64) -> Record {
-        Record::Open {
-            epoch,
-            boot: 7,
-            size,
-            mtime: Mtime::default(),
-            tag: "t".parse().unwrap(),
-        }
+        Record::Open { epoch, boot: 7, size, mtime: Mtime::default(), tag: "t".parse().unwrap() }
     }
 
     /// A journal of two writers, with the positions between its records.
@@ -368,17 +358,11 @@ mod tests {
             for leaf in 0..30 {
                 progress.push_leaf(Md5Digest::of(&[u8::try_from(leaf * step).unwrap()]));
             }
-            write(Record::Mark {
-                durable: step == 1,
-                mark: progress.take_mark(),
-            });
+            write(Record::Mark { durable: step == 1, mark: progress.take_mark() });
         }
         progress.spoil(0);
         write(open(2, size));
-        write(Record::Mark {
-            durable: false,
-            mark: progress.take_mark(),
-        });
+        write(Record::Mark { durable: false, mark: progress.take_mark() });
         (bytes, positions)
     }
 

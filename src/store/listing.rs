@@ -66,12 +66,7 @@ impl Entry {
         let identity = super::Identity::of(stat);
         let kind = Kind::of(stat);
         let size = if kind == Kind::File { identity.size } else { 0 };
-        Self {
-            name,
-            kind,
-            size,
-            mtime: identity.mtime,
-        }
+        Self { name, kind, size, mtime: identity.mtime }
     }
 }
 
@@ -92,7 +87,12 @@ impl Root {
     pub fn list(&self, path: &RemotePath, from: u64) -> Result<Page, StoreError> {
         let dir = self.open_dir(path.as_bytes())?;
         if from > 0 {
-            seek(&dir, SeekFrom::Start(from)).doing("going on in the directory")?;
+            match seek(&dir, SeekFrom::Start(from)) {
+                Err(Errno::INVAL | Errno::OVERFLOW) => {
+                    return Err(StoreError::WrongKind("no page of this directory starts there"));
+                }
+                sought => sought.doing("going on in the directory")?,
+            };
         }
         let mut buffer = [MaybeUninit::<u8>::uninit(); 8192];
         let mut names = RawDir::new(&dir, &mut buffer);

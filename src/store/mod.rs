@@ -13,11 +13,18 @@ mod error;
 mod expire;
 mod identity;
 mod journal;
+mod journal_file;
 mod listing;
+mod own;
 mod partial;
+mod recover;
 mod root;
 mod source;
+mod sys;
 mod worker;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::StoreError;
 pub use expire::Expiry;

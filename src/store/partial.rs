@@ -15,29 +15,33 @@
 //! | answer sent | new | committed before |
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
-    fs::{
-        AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, fchmod, fdatasync, flock,
-        fstat, fstatvfs, fsync, ftruncate, futimens, openat, renameat, statat, unlinkat,
-    },
-    io::{Errno, pwrite, retry_on_intr},
+    fs::{AtFlags, Mode, Timespec, Timestamps, fstat, fstatvfs, statat},
+    io::Errno,
 };
 
 use super::{
     Identity, ReadNow, Root, StoreError,
     error::Doing,
-    journal::{self, Position, Record, Replay, boot_id},
-    root::regular,
+    journal::Record,
+    journal_file::{JournalFile, write_all},
+    listing::Kind,
+    own::{duplicate, open_or_make},
+    recover,
+    root::NOT_REGULAR,
     source::{read_full, read_now},
+    sys,
 };
 use crate::{
-    digest::{Engine, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, segment_digest},
-    limits::JOURNAL_BYTES_MAX,
-    progress::{Mark, Progress, segment_length},
+    digest::Md5Digest,
+    progress::{Mark, Progress},
     wire::{Mtime, RemotePath, Tag},
 };
 
@@ -82,25 +86,14 @@ struct Files {
     root: Arc<Root>,
     place: Place,
     dir: OwnedFd,
-    data_name: String,
-    journal_name: String,
+    /// What the names of its files begin with.
+    stem: String,
     data: OwnedFd,
-    journal: OwnedFd,
     upload: Upload,
     /// Only the disk thread ever holds it.
-    tail: Mutex<Tail>,
-}
-
-/// The end of the journal.
-#[derive(Debug)]
-struct Tail {
-    end: Position,
-    /// Behind the last record whose data is on the disk for certain.
-    durable_end: Position,
-    /// The names of both files are on the disk for certain.
-    names_durable: bool,
-    /// A sync failed: nothing that was written since counts, and no later sync is believed.
-    failed: bool,
+    journal: Mutex<JournalFile>,
+    /// Nothing may be written any more: the file is visible, or a sync failed.
+    closed: AtomicBool,
 }
 
 /// The name, without ending, of the partial for a path: a hash, so that its length is fixed.
@@ -123,196 +116,78 @@ impl Partial {
         fresh: bool,
     ) -> Result<Opened, StoreError> {
         let (target_dir, target) = root.parent(&upload.path)?;
-        let existing = match statat(&target_dir, target, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {
-                return Err(StoreError::WrongKind("a directory has this name"));
-            }
-            Ok(stat) => Some(Identity::of(&stat)),
-            Err(Errno::NOENT) => None,
-            Err(errno) => return Err(StoreError::from_errno("looking at the target", errno)),
-        };
-        let hash = partial_name(&upload.path);
+        check_target(&target_dir, target)?;
         let prefix = if place == Place::Beside { ".tow-" } else { "" };
-        let data_name = format!("{prefix}{hash}.data");
-        let journal_name = format!("{prefix}{hash}.journal");
-
-        let place_dir = match place {
-            Place::Internal => root.partials().ok_or(StoreError::Denied)?,
-            Place::Beside => target_dir.as_fd(),
+        let stem = format!("{prefix}{}", partial_name(&upload.path));
+        let dir = match place {
+            Place::Internal => duplicate(root.partials().ok_or(StoreError::Denied)?)?,
+            Place::Beside => duplicate(&target_dir)?,
         };
-        let journal = lock_journal(place_dir, &journal_name)?;
-        let replay = if fresh { None } else { read_journal(&journal)? };
+        check_device(&dir, &target_dir)?;
+
+        let (mut journal, journal_is_new) =
+            JournalFile::lock(dir.as_fd(), format!("{stem}.journal"))?;
+        let mut replay = journal.replay()?;
+        let epoch = replay.as_ref().map_or(0, |replay| replay.epoch) + 1;
         if let Some(replay) = &replay
-            && let Some((root, md5, inode)) = replay.commit
+            && let Some(receipt) = replay.commit.filter(|_| !fresh)
             && replay.tag == upload.tag
-            && existing.is_some_and(|now| {
-                now.inode == inode && now.size == upload.size && now.mtime == upload.mtime
-            })
+            && let Ok(file) = root.open_file(&upload.path)
+            && recover::is_as_committed(&receipt, &file, &upload)?
         {
             // Its verdict may have been lost with the process, before the directory was synced.
-            fsync(&target_dir).doing("syncing the directory")?;
-            return Ok(Opened::Committed(root, md5));
+            sys::fsync(&target_dir).doing("syncing the directory")?;
+            if place == Place::Beside {
+                let _ = sys::unlink(&dir, &format!("{stem}.journal"));
+            }
+            return Ok(Opened::Committed(receipt.root, receipt.md5));
         }
-        let dir = place_dir.try_clone_to_owned().map_err(|_| StoreError::Io {
-            doing: "duplicating a descriptor",
-            errno: Errno::MFILE,
-        })?;
-        let (data, is_new) = open_data(&dir, &data_name)?;
-        let replay = replay.filter(|_| !is_new);
-        let tail = Mutex::new(Tail {
-            end: Position::default(),
-            durable_end: Position::default(),
-            names_durable: false,
-            failed: false,
-        });
-        let root = Arc::clone(root);
+        let (data, data_is_new) = open_or_make(&dir, &format!("{stem}.data"))?;
+        if fresh || data_is_new {
+            replay = None;
+        }
+        let (progress, tag) = match replay {
+            Some(replay) => {
+                let tag = replay.tag.clone();
+                let progress = recover::go_on(&mut journal, &dir, &data, &upload, replay)?;
+                (progress, tag)
+            }
+            None => {
+                let is_new = journal_is_new && data_is_new;
+                let progress =
+                    recover::start_anew(&mut journal, &dir, &data, &upload, epoch, is_new)?;
+                (progress, upload.tag.clone())
+            }
+        };
+        check_space(&dir, &progress)?;
         let files = Files {
-            root,
+            root: Arc::clone(root),
             place,
             dir,
-            data_name,
-            journal_name,
+            stem,
             data,
-            journal,
             upload,
-            tail,
+            journal: Mutex::new(journal),
+            closed: AtomicBool::new(false),
         };
-        let partial = Self(Arc::new(files));
-        let (progress, tag) = partial.take_over(replay)?;
-        partial.check_space(&progress)?;
-        Ok(Opened::Partial(partial, progress, tag))
+        Ok(Opened::Partial(Self(Arc::new(files)), progress, tag))
     }
 
-    /// Begins this writer's epoch: finds out what of the journal is true of the data, and says so
-    /// in the journal before anything is overwritten.
-    fn take_over(&self, replay: Option<Replay>) -> Result<(Progress, Tag), StoreError> {
-        let files = &*self.0;
-        let upload = &files.upload;
-        let mut tail = self.tail();
-        let boot = boot_id();
-        let open = |epoch: u64| Record::Open {
-            epoch,
-            boot,
-            size: upload.size,
-            mtime: upload.mtime,
-            tag: upload.tag.clone(),
-        };
-        let Some(replay) = replay else {
-            ftruncate(&files.journal, 0).doing("starting the journal")?;
-            ftruncate(&files.data, 0).doing("starting the partial")?;
-            self.append(&mut tail, &[open(1)])?;
-            tail.durable_end = tail.end;
-            return Ok((Progress::new(upload.size), upload.tag.clone()));
-        };
-        tail.end = replay.end;
-        tail.durable_end = replay.durable_end;
-        ftruncate(&files.journal, replay.end.offset).doing("cutting the journal's torn tail")?;
-
-        let mut progress = replay.progress;
-        let length = Identity::of(&regular(&files.data)?).size;
-        progress.lower(
-            length / LEAF_BYTES * LEAF_BYTES
-                + if length == progress.size() {
-                    length % LEAF_BYTES
-                } else {
-                    0
-                },
-        );
-        let checked = replay.boot != boot;
-        if checked {
-            self.check_again(&mut progress, &replay.durable)?;
-        }
-        progress.resize(upload.size);
-        if checked {
-            // What another process wrote since the boot may be in the cache alone.
-            fdatasync(&files.data).doing("syncing the partial")?;
-        }
-        let mark = progress.whole_mark();
-        let records = [
-            open(replay.epoch + 1),
-            Record::Mark {
-                durable: checked,
-                mark,
-            },
-        ];
-        self.append(&mut tail, &records)?;
-        fdatasync(&files.journal).doing("syncing the journal")?;
-        if checked {
-            tail.durable_end = tail.end;
-        }
-        Ok((progress, replay.tag))
-    }
-
-    /// After a boot: whatever was not durable is read back and counts only if it is what the
-    /// journal says. A file's size proves nothing.
-    fn check_again(&self, progress: &mut Progress, durable: &Progress) -> Result<(), StoreError> {
-        let engine = Engine::new();
-        let mut buffer = vec![0; usize::try_from(SEGMENT_BYTES).unwrap_or(0)];
-        let mut leaves = Vec::new();
-        let mut read = |segment: u64, length: u64| {
-            let length = usize::try_from(length).unwrap_or(buffer.len());
-            let bytes = buffer.get_mut(..length).unwrap_or_default();
-            let have = read_full(&self.0.data, segment * SEGMENT_BYTES, bytes)?;
-            leaves.clear();
-            engine.leaves(bytes.get(..have).unwrap_or_default(), &mut leaves);
-            Ok::<_, StoreError>(leaves.clone())
-        };
-        let size = progress.size();
-        for (at, &known) in progress.segments().to_vec().iter().enumerate() {
-            let segment = at as u64;
-            let trusted = durable.segments().get(at) == Some(&known)
-                && !durable.bad().contains(&segment)
-                && !progress.bad().contains(&segment);
-            if trusted || progress.bad().contains(&segment) {
-                continue;
-            }
-            let leaves = read(segment, segment_length(segment, size))?;
-            if leaves.is_empty() || segment_digest(&leaves) != known {
-                progress.lower(segment * SEGMENT_BYTES);
-                return Ok(());
-            }
-        }
-        let segment = progress.segments().len() as u64;
-        let tail = progress.tail().to_vec();
-        let same = durable.segments().len() as u64 == segment && durable.tail() == tail;
-        if !same && !tail.is_empty() {
-            let found = read(segment, tail.len() as u64 * LEAF_BYTES)?;
-            let good = found.iter().zip(&tail).take_while(|(a, b)| a == b).count() as u64;
-            progress.lower(segment * SEGMENT_BYTES + good * LEAF_BYTES);
-        }
-        Ok(())
-    }
-
-    fn check_space(&self, progress: &Progress) -> Result<(), StoreError> {
-        let space = fstatvfs(&self.0.dir).doing("asking for free space")?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        let needed = progress.size().saturating_sub(progress.good_bytes());
-        if needed > free {
-            let text = format!("{needed} bytes are needed, {free} are free");
-            return Err(StoreError::NoSpace(text));
-        }
-        Ok(())
-    }
-
-    /// Writes received bytes in their place. Goes to the page cache.
+    /// Writes received bytes in their place. Goes to the page cache. What the journal speaks of
+    /// may be overwritten only after a checkpoint that took it back.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`] and the like: then nothing of `bytes` may be marked.
+    /// [`StoreError::SyncFailed`] after a failed checkpoint, and behind a commit.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        let mut done = 0;
-        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            let written = retry_on_intr(|| pwrite(&self.0.data, rest, offset + done as u64));
-            match written.doing("writing")? {
-                0 => {
-                    return Err(StoreError::Io {
-                        doing: "writing",
-                        errno: Errno::IO,
-                    });
-                }
-                bytes => done += bytes,
-            }
+        let files = &*self.0;
+        if files.closed.load(Ordering::Acquire) {
+            return Err(StoreError::SyncFailed);
         }
-        Ok(())
+        if offset.saturating_add(bytes.len() as u64) > files.upload.size {
+            return Err(StoreError::Io { doing: "writing beyond the end", errno: Errno::INVAL });
+        }
+        write_all(&files.data, bytes, offset, "writing")
     }
 
     /// Reads back what is in memory, without waiting for a disk.
@@ -337,50 +212,26 @@ impl Partial {
     /// If the data can't be synced, the journal falls back to its last durable mark and the
     /// partial takes no more: a second sync could succeed although the data was lost.
     pub fn checkpoint(&self, mark: Mark) -> Result<(), StoreError> {
-        let files = &*self.0;
-        let mut tail = self.tail();
-        if tail.failed {
-            return Err(StoreError::SyncFailed);
-        }
-        let synced = self.sync_and_mark(&mut tail, mark);
-        if let Err(error) = synced {
-            self.fall_back(&mut tail);
-            return Err(error);
-        }
-        tail.durable_end = tail.end;
-        Ok(())
-    }
-
-    fn sync_and_mark(&self, tail: &mut Tail, mark: Mark) -> Result<(), StoreError> {
-        let files = &*self.0;
-        fdatasync(&files.data).doing("syncing the partial")?;
-        let durable = true;
-        self.append(tail, &[Record::Mark { durable, mark }])?;
-        fdatasync(&files.journal).doing("syncing the journal")?;
-        if !tail.names_durable {
-            fsync(&files.dir).doing("syncing the directory of partials")?;
-            tail.names_durable = true;
-        }
-        Ok(())
+        let mut journal = self.journal();
+        journal.check()?;
+        self.or_fall_back(&mut journal, |files, journal| files.sync_and_mark(journal, mark))
     }
 
     /// Says in the journal what `mark` speaks of, without a sync: it is true as long as the
-    /// machine runs. For a line that breaks.
+    /// machine runs. For a line that breaks. A mark that takes something back is a checkpoint all
+    /// the same: behind the last durable mark, a journal only adds.
     ///
     /// # Errors
-    /// Whatever `write` says; the journal is then as before.
+    /// Whatever `write` says; the journal is then as before. As [`Partial::checkpoint`].
     pub fn note(&self, mark: Mark) -> Result<(), StoreError> {
-        let mut tail = self.tail();
-        if tail.failed {
-            return Err(StoreError::SyncFailed);
+        let mut journal = self.journal();
+        journal.check()?;
+        if !journal.is_added_by(&mark) {
+            drop(journal);
+            return self.checkpoint(mark);
         }
-        self.append(
-            &mut tail,
-            &[Record::Mark {
-                durable: false,
-                mark,
-            }],
-        )
+        let durable = false;
+        journal.append(&[Record::Mark { durable, mark }])
     }
 
     /// Makes the file durable, then visible under its name, durably. See the table above.
@@ -394,78 +245,138 @@ impl Partial {
         md5: Option<Md5Digest>,
     ) -> Result<(), StoreError> {
         let files = &*self.0;
-        let upload = &files.upload;
-        let mut tail = self.tail();
-        if tail.failed {
-            return Err(StoreError::SyncFailed);
-        }
+        let mut journal = self.journal();
+        journal.check()?;
         // The directory is looked up again: it may have been moved out since.
-        let (target_dir, target) = files.root.parent(&upload.path)?;
-        ftruncate(&files.data, upload.size).doing("setting the size")?;
-        fchmod(&files.data, visible_mode()).doing("setting the mode")?;
-        let time = Timespec {
-            tv_sec: upload.mtime.seconds,
-            tv_nsec: i64::from(upload.mtime.nanos),
+        let (target_dir, target) = files.root.parent(&files.upload.path)?;
+        check_target(&target_dir, target)?;
+        files.set_attributes()?;
+        self.or_fall_back(&mut journal, |files, journal| {
+            files.sync_and_promise(journal, mark, root, md5)
+        })?;
+        let data = format!("{}.data", files.stem);
+        sys::rename(&files.dir, data.as_bytes(), &target_dir, target).doing("renaming")?;
+        files.closed.store(true, Ordering::Release);
+        sys::fsync(&target_dir).doing("syncing the directory")?;
+        // The file is there, whatever becomes of what follows: without it, a question for the
+        // verdict costs a look at the file's bytes, or a journal stays behind.
+        let _ = match files.place {
+            Place::Internal => files.note_visible(&mut journal),
+            Place::Beside => sys::unlink(&files.dir, &format!("{}.journal", files.stem))
+                .doing("removing the journal"),
         };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        futimens(&files.data, &times).doing("setting the time")?;
-        if let Err(error) = fsync(&files.data).doing("syncing the file") {
-            self.fall_back(&mut tail);
-            return Err(error);
-        }
-        let inode = fstat(&files.data).doing("looking at the file")?.st_ino;
-        let mark = Record::Mark {
-            durable: true,
-            mark,
-        };
-        self.append(&mut tail, &[mark, Record::Commit { root, md5, inode }])?;
-        if files.place == Place::Internal {
-            fdatasync(&files.journal).doing("syncing the journal")?;
-        }
-        renameat(&files.dir, &files.data_name, &target_dir, target).doing("renaming")?;
-        fsync(&target_dir).doing("syncing the directory")?;
-        if files.place == Place::Beside {
-            // The file is there: a journal that stays behind would only be untidy.
-            let _ = unlinkat(&files.dir, &files.journal_name, AtFlags::empty());
-        }
         Ok(())
     }
 
-    fn tail(&self) -> MutexGuard<'_, Tail> {
-        // A panic while it was held left the journal at the end that `tail` says.
-        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    fn journal(&self) -> MutexGuard<'_, JournalFile> {
+        // A panic while it was held left the journal at the end that it says.
+        self.0.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, tail: &mut Tail, records: &[Record]) -> Result<(), StoreError> {
-        let mut bytes = Vec::new();
-        let mut end = tail.end;
-        for record in records {
-            journal::encode(record, &mut end, &mut bytes);
-        }
-        let mut done = 0;
-        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            let at = tail.end.offset + done as u64;
-            let written = retry_on_intr(|| pwrite(&self.0.journal, rest, at));
-            done += written.doing("writing the journal")?;
-        }
-        tail.end = end;
-        Ok(())
-    }
-
-    /// Forgets everything behind the last durable mark; if not even that can be said, everything.
-    fn fall_back(&self, tail: &mut Tail) {
+    /// Does what has to succeed as a whole for the partial to be of any further use.
+    fn or_fall_back(
+        &self,
+        journal: &mut JournalFile,
+        step: impl FnOnce(&Files, &mut JournalFile) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let files = &*self.0;
-        tail.failed = true;
-        tail.end = tail.durable_end;
-        let cut =
-            ftruncate(&files.journal, tail.end.offset).and_then(|()| fdatasync(&files.journal));
-        if cut.is_err() {
-            let _ = unlinkat(&files.dir, &files.journal_name, AtFlags::empty());
-        }
+        step(files, journal).inspect_err(|_| {
+            files.closed.store(true, Ordering::Release);
+            journal.fall_back(&files.dir);
+        })
     }
+}
+
+impl Files {
+    fn sync_and_mark(&self, journal: &mut JournalFile, mark: Mark) -> Result<(), StoreError> {
+        sys::fdatasync(&self.data).doing("syncing the partial")?;
+        let durable = true;
+        journal.append(&[Record::Mark { durable, mark }])?;
+        journal.sync()?;
+        journal.sync_names(&self.dir)?;
+        journal.settle();
+        if journal.is_long() {
+            journal.compact(&self.dir, &self.stem)?;
+        }
+        Ok(())
+    }
+
+    fn set_attributes(&self) -> Result<(), StoreError> {
+        let upload = &self.upload;
+        sys::ftruncate(&self.data, upload.size).doing("setting the size")?;
+        sys::fchmod(&self.data, visible_mode()).doing("setting the mode")?;
+        let time =
+            Timespec { tv_sec: upload.mtime.seconds, tv_nsec: i64::from(upload.mtime.nanos) };
+        let times = Timestamps { last_access: time, last_modification: time };
+        sys::futimens(&self.data, &times).doing("setting the time")
+    }
+
+    /// Makes the file durable and says in the journal that it is about to be visible.
+    fn sync_and_promise(
+        &self,
+        journal: &mut JournalFile,
+        mark: Mark,
+        root: Md5Digest,
+        md5: Option<Md5Digest>,
+    ) -> Result<(), StoreError> {
+        sys::fsync(&self.data).doing("syncing the file")?;
+        let inode = fstat(&self.data).doing("looking at the file")?.st_ino;
+        let durable = true;
+        let mark = Record::Mark { durable, mark };
+        journal.append(&[mark, Record::Commit { root, md5, inode }])?;
+        if self.place == Place::Internal {
+            journal.sync()?;
+        }
+        journal.settle();
+        Ok(())
+    }
+
+    /// Renaming was the last change of the file: from now on, any other shows.
+    fn note_visible(&self, journal: &mut JournalFile) -> Result<(), StoreError> {
+        let stat = fstat(&self.data).doing("looking at the file")?;
+        let ctime = Identity::of(&stat).ctime;
+        journal.append(&[Record::Visible { ctime }])
+    }
+}
+
+/// Whether a file may take the place of what has the target's name.
+fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<(), StoreError> {
+    match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => match Kind::of(&stat) {
+            Kind::File => Ok(()),
+            Kind::Directory => Err(StoreError::WrongKind("a directory has this name")),
+            Kind::Link => Err(StoreError::WrongKind("a link has this name")),
+            Kind::Other => Err(NOT_REGULAR),
+        },
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(StoreError::from_errno("looking at the target", errno)),
+    }
+}
+
+/// Nothing can be renamed from one file system to another: better said now than at the end.
+fn check_device(dir: &OwnedFd, target_dir: &OwnedFd) -> Result<(), StoreError> {
+    let device = |dir: &OwnedFd| fstat(dir).doing("looking at a directory");
+    if device(dir)?.st_dev == device(target_dir)?.st_dev {
+        Ok(())
+    } else {
+        let text = "its directory is on another file system than the root";
+        Err(StoreError::WrongKind(text))
+    }
+}
+
+fn check_space(dir: &OwnedFd, progress: &Progress) -> Result<(), StoreError> {
+    let space = fstatvfs(dir).doing("asking for free space")?;
+    // A file system without a size does not say how much is free.
+    if space.f_blocks == 0 {
+        return Ok(());
+    }
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    let needed = progress.size().saturating_sub(progress.good_bytes());
+    if needed > free {
+        let text = format!("{needed} bytes are needed, {free} are free");
+        return Err(StoreError::NoSpace(text));
+    }
+    Ok(())
 }
 
 /// Mode of a finished file: what the umask leaves, never executable.
@@ -481,55 +392,4 @@ fn umask() -> Mode {
         rustix::process::umask(mask);
         mask
     })
-}
-
-/// Opens a file that is ours alone: regular, not a link, made if absent.
-pub(super) fn open_own(dir: impl AsFd, name: &str, extra: OFlags) -> Result<OwnedFd, StoreError> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat(dir, name, flags | extra, Mode::RUSR | Mode::WUSR).doing("opening")?;
-    let stat = regular(&file)?;
-    // Planted by somebody else: a name to write to, or one with a second name elsewhere.
-    if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_nlink > 1 {
-        return Err(StoreError::Denied);
-    }
-    Ok(file)
-}
-
-fn open_data(dir: &OwnedFd, name: &str) -> Result<(OwnedFd, bool), StoreError> {
-    match open_own(dir, name, OFlags::empty()) {
-        Err(StoreError::NotFound) => Ok((open_own(dir, name, OFlags::CREATE)?, true)),
-        other => other.map(|file| (file, false)),
-    }
-}
-
-/// Opens and locks the journal. One that was removed between the two is made again.
-fn lock_journal(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, StoreError> {
-    loop {
-        let journal = open_own(dir, name, OFlags::CREATE)?;
-        if !try_lock(&journal)? {
-            return Err(StoreError::Busy);
-        }
-        if fstat(&journal).doing("looking at the journal")?.st_nlink > 0 {
-            return Ok(journal);
-        }
-    }
-}
-
-/// Takes the lock of an open journal, if nobody has it.
-pub(super) fn try_lock(journal: &OwnedFd) -> Result<bool, StoreError> {
-    match flock(journal, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(errno) => Err(StoreError::from_errno("locking the journal", errno)),
-    }
-}
-
-fn read_journal(journal: &OwnedFd) -> Result<Option<Replay>, StoreError> {
-    let length = Identity::of(&regular(journal)?).size;
-    if length > JOURNAL_BYTES_MAX {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let have = read_full(journal, 0, &mut bytes)?;
-    Ok(journal::replay(bytes.get(..have).unwrap_or_default()))
 }

@@ -5,9 +5,12 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat, openat2,
-    renameat, statat, unlinkat,
+use rustix::{
+    fs::{
+        AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat, openat2,
+        readlinkat, renameat, statat, unlinkat,
+    },
+    io::Errno,
 };
 
 use super::{
@@ -23,13 +26,27 @@ const INTERNAL: &str = ".tow";
 /// Where partials are, within it.
 const PARTIALS: &str = "partials";
 
+/// Links at the end of a path that are followed one after the other.
+const LINKS_MAX: usize = 8;
+
+/// How often the kernel is asked again if a rename beside it kept it from resolving a path.
+const RESOLVE_TRIES: usize = 128;
+
 /// A directory beneath which paths are resolved by the kernel: no `..`, no link and no rename
 /// leads out of it.
 #[derive(Debug)]
 pub struct Root {
     dir: OwnedFd,
-    /// The folder of partials, with its identity: a link to it from within is not followed.
-    internal: Option<(OwnedFd, [(u64, u64); 2])>,
+    identity: (u64, u64),
+    internal: Option<Internal>,
+}
+
+/// The folder that no path reaches, by whatever name or link.
+#[derive(Debug)]
+struct Internal {
+    partials: OwnedFd,
+    /// Of the folder and of the one of partials within.
+    identities: [(u64, u64); 2],
 }
 
 impl Root {
@@ -39,10 +56,8 @@ impl Root {
     /// Whatever `open` says.
     pub fn plain(path: &Path) -> Result<Self, StoreError> {
         let dir = openat(CWD, path, DIRECTORY, Mode::empty()).doing("opening the directory")?;
-        Ok(Self {
-            dir,
-            internal: None,
-        })
+        let identity = identity(dir.as_fd())?;
+        Ok(Self { dir, identity, internal: None })
     }
 
     /// Opens the root of a server and makes it, and its internal folders, if they are absent.
@@ -50,52 +65,41 @@ impl Root {
     /// # Errors
     /// Whatever `mkdir` and `open` say.
     pub fn serve(path: &Path) -> Result<Self, StoreError> {
-        match mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        let is_new = match mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(errno) => return Err(StoreError::from_errno("making the root", errno)),
-        }
+        };
         let mut root = Self::plain(path)?;
-        let internal = root.internal_dir(root.dir.as_fd(), INTERNAL)?;
-        let partials = root.internal_dir(internal.as_fd(), PARTIALS)?;
-        let identities = [identity(internal.as_fd())?, identity(partials.as_fd())?];
-        root.internal = Some((partials, identities));
-        Ok(root)
-    }
-
-    fn internal_dir(&self, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, StoreError> {
-        match mkdirat(parent, name, Mode::RWXU) {
-            Ok(()) => fsync(parent).doing("syncing the root")?,
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(StoreError::from_errno("making .tow", errno)),
+        if is_new {
+            let parent = openat(&root.dir, "..", DIRECTORY, Mode::empty());
+            let parent = parent.doing("opening the root's directory")?;
+            fsync(parent).doing("syncing the root's directory")?;
         }
-        // A link planted in its place is not followed.
-        openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).doing("opening .tow")
+        let internal = internal_dir(root.dir.as_fd(), INTERNAL)?;
+        let partials = internal_dir(internal.as_fd(), PARTIALS)?;
+        let identities = [identity(internal.as_fd())?, identity(partials.as_fd())?];
+        root.internal = Some(Internal { partials, identities });
+        Ok(root)
     }
 
     /// Where the partials are, if this root has a place for them.
     pub(super) fn partials(&self) -> Option<BorrowedFd<'_>> {
-        self.internal.as_ref().map(|(dir, _)| dir.as_fd())
-    }
-
-    /// Opens what `path` names.
-    fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, StoreError> {
-        let path = if path.is_empty() { &b"."[..] } else { path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        openat2(
-            &self.dir,
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )
-        .doing("opening")
+        self.internal.as_ref().map(|internal| internal.partials.as_fd())
     }
 
     /// Opens a directory.
     pub(super) fn open_dir(&self, path: &[u8]) -> Result<OwnedFd, StoreError> {
-        let dir = self.open(path, DIRECTORY)?;
-        if let Some((_, hidden)) = &self.internal
-            && hidden.contains(&identity(dir.as_fd())?)
+        let path = if path.is_empty() { &b"."[..] } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let open = || openat2(&self.dir, path, DIRECTORY, Mode::empty(), resolve);
+        // The kernel does not vouch for `..` in a link while something is renamed.
+        let dir = (1..RESOLVE_TRIES)
+            .map(|_| open())
+            .find(|opened| !matches!(opened, Err(Errno::AGAIN | Errno::INTR)));
+        let dir = dir.unwrap_or_else(open).doing("opening")?;
+        if let Some(internal) = &self.internal
+            && internal.identities.contains(&identity(dir.as_fd())?)
         {
             return Err(StoreError::NotFound);
         }
@@ -105,17 +109,58 @@ impl Root {
     /// Opens a regular file to be read; whatever else it may be is refused without waiting for
     /// it.
     pub(super) fn open_file(&self, path: &RemotePath) -> Result<OwnedFd, StoreError> {
-        let (parent, name) = self.parent(path)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        // The last name may be a link; where it leads is resolved beneath the root as well.
-        let file = match openat(&parent, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
-            Err(rustix::io::Errno::LOOP) => self.open(path.as_bytes(), flags)?,
-            // A socket, or a device without a driver.
-            Err(rustix::io::Errno::NXIO) => return Err(NOT_REGULAR),
-            other => other.doing("opening")?,
-        };
+        let file = self.follow(path, |dir, name| {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+            match openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty()) {
+                Err(Errno::LOOP) => Ok(None),
+                other => other.doing("opening").map(Some),
+            }
+        })?;
         regular(&file)?;
         Ok(file)
+    }
+
+    /// Does something with what a path names, or what that leads to if it is a link (`look` says
+    /// `None` then). A link is followed name by name, so that each directory on the way is one
+    /// that a path may name as well.
+    fn follow<T>(
+        &self,
+        path: &RemotePath,
+        mut look: impl FnMut(&OwnedFd, &[u8]) -> Result<Option<T>, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (mut dir, name) = self.parent(path)?;
+        let mut way = path.split().unwrap_or_default().0.to_vec();
+        let mut name = name.to_vec();
+        for _ in 0..=LINKS_MAX {
+            if let Some(found) = look(&dir, &name)? {
+                return Ok(found);
+            }
+            let link = readlinkat(&dir, &name, Vec::new()).doing("reading a link")?;
+            let link = link.to_bytes();
+            let (to, last) = match link.iter().rposition(|&byte| byte == b'/') {
+                // From the system's root: out, wherever that leads.
+                Some(_) if link.starts_with(b"/") => return Err(StoreError::Denied),
+                Some(at) => link.split_at(at + 1),
+                None => link.split_at(0),
+            };
+            if !way.is_empty() && !to.is_empty() {
+                way.push(b'/');
+            }
+            way.extend_from_slice(to);
+            // A link that ends like this leads to a directory.
+            name = if matches!(last, b"" | b"." | b"..") {
+                if !way.is_empty() && !way.ends_with(b"/") {
+                    way.push(b'/');
+                }
+                way.extend_from_slice(last);
+                b".".to_vec()
+            } else {
+                last.to_vec()
+            };
+            dir = self.open_dir(&way)?;
+            self.check_hidden(&dir, &name)?;
+        }
+        Err(StoreError::Denied)
     }
 
     /// The open directory that holds `path`, and its last name.
@@ -123,10 +168,18 @@ impl Root {
         &self,
         path: &'a RemotePath,
     ) -> Result<(OwnedFd, &'a [u8]), StoreError> {
-        let (parent, name) = path
-            .split()
-            .ok_or(StoreError::WrongKind("it is the root"))?;
-        Ok((self.open_dir(parent)?, name))
+        let (parent, name) = path.split().ok_or(StoreError::WrongKind("it is the root"))?;
+        let dir = self.open_dir(parent)?;
+        self.check_hidden(&dir, name)?;
+        Ok((dir, name))
+    }
+
+    /// A way through a link may lead back to the root: the internal folder is not there either.
+    fn check_hidden(&self, dir: &OwnedFd, name: &[u8]) -> Result<(), StoreError> {
+        if self.hides(dir.as_fd(), name) {
+            return Err(StoreError::NotFound);
+        }
+        Ok(())
     }
 
     /// Kind, size and times of a name; of what a link leads to, if that lies beneath.
@@ -138,20 +191,22 @@ impl Root {
             let stat = fstat(&self.dir).doing("reading the root")?;
             return Ok(Entry::new(b"".to_vec(), &stat));
         }
-        let (parent, name) = self.parent(path)?;
-        let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).doing("looking at it")?;
-        let entry = Entry::new(name.to_vec(), &stat);
-        if entry.kind != Kind::Link {
-            return Ok(entry);
-        }
-        match self.open(path.as_bytes(), OFlags::PATH) {
-            Ok(target) => {
-                let stat = fstat(&target).doing("looking at it")?;
-                Ok(Entry::new(name.to_vec(), &stat))
+        let mut link = None;
+        let found = self.follow(path, |dir, name| {
+            let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).doing("looking at it")?;
+            if Kind::of(&stat) == Kind::Link {
+                link.get_or_insert(stat);
+                return Ok(None);
             }
+            Ok(Some(stat))
+        });
+        let stat = match (found, link) {
             // It leads nowhere, or out: it is a link, and no more is said.
-            Err(_) => Ok(entry),
-        }
+            (Err(_), Some(link)) => link,
+            (found, _) => found?,
+        };
+        let name = path.split().unwrap_or_default().1.to_vec();
+        Ok(Entry::new(name, &stat))
     }
 
     /// Makes a directory, durably.
@@ -194,7 +249,17 @@ impl Root {
     pub fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
-        renameat(&from_dir, from_name, &to_dir, to_name).doing("renaming")?;
+        match renameat(&from_dir, from_name, &to_dir, to_name) {
+            Err(Errno::INVAL) => {
+                let text = "a directory can't be moved into itself";
+                return Err(StoreError::WrongKind(text));
+            }
+            Err(Errno::XDEV) => {
+                let text = "the new name is on another file system";
+                return Err(StoreError::WrongKind(text));
+            }
+            renamed => renamed.doing("renaming")?,
+        }
         fsync(&to_dir).doing("syncing the directory")?;
         fsync(&from_dir).doing("syncing the directory")
     }
@@ -203,14 +268,29 @@ impl Root {
     pub(super) fn hides(&self, dir: BorrowedFd<'_>, name: &[u8]) -> bool {
         name == INTERNAL.as_bytes()
             && self.internal.is_some()
-            && identity(dir).ok() == identity(self.dir.as_fd()).ok()
+            && identity(dir).is_ok_and(|dir| dir == self.identity)
     }
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
-const NOT_REGULAR: StoreError = StoreError::WrongKind("not a regular file");
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const NOT_REGULAR: StoreError = StoreError::WrongKind("not a regular file");
+
+fn internal_dir(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, StoreError> {
+    match mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(StoreError::from_errno("making .tow", errno)),
+    }
+    // Also if it was there: whoever made it may not have lived to do this.
+    fsync(parent).doing("syncing the root")?;
+    // A link planted in its place is not followed, a folder of somebody else is not used.
+    let dir = openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+    let dir = dir.doing("opening .tow")?;
+    let owner = fstat(&dir).doing("looking at .tow")?.st_uid;
+    if owner != rustix::process::geteuid().as_raw() {
+        return Err(StoreError::Denied);
+    }
+    Ok(dir)
+}
 
 /// Device and inode: which directory this is, whatever its name.
 fn identity(dir: BorrowedFd<'_>) -> Result<(u64, u64), StoreError> {

@@ -7,7 +7,7 @@ use rustix::{
     io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr},
 };
 
-use super::{Identity, Root, StoreError, error::Doing, root::regular};
+use super::{Identity, Root, StoreError, error::Doing, own::duplicate, root::regular};
 use crate::wire::RemotePath;
 
 /// An open regular file and the version it had when it was opened.
@@ -41,11 +41,7 @@ impl Source {
     /// As [`Source::open`].
     pub fn open_local(path: &Path) -> Result<Self, StoreError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        match openat(CWD, path, flags, Mode::empty()) {
-            // A socket, or a device without a driver.
-            Err(Errno::NXIO) => Err(StoreError::WrongKind("not a regular file")),
-            opened => Self::new(opened.doing("opening")?),
-        }
+        Self::new(openat(CWD, path, flags, Mode::empty()).doing("opening")?)
     }
 
     fn new(file: OwnedFd) -> Result<Self, StoreError> {
@@ -89,14 +85,7 @@ impl Source {
     /// # Errors
     /// No descriptors left.
     pub fn try_clone(&self) -> Result<Self, StoreError> {
-        let file = self.file.try_clone().map_err(|_| StoreError::Io {
-            doing: "duplicating a descriptor",
-            errno: Errno::MFILE,
-        })?;
-        Ok(Self {
-            file,
-            identity: self.identity,
-        })
+        Ok(Self { file: duplicate(&self.file)?, identity: self.identity })
     }
 
     /// The file, for a caller that wants more of it.

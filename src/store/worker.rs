@@ -33,22 +33,16 @@ impl<K: Send + 'static, T: Send + 'static> Worker<K, T> {
     pub fn spawn(notify: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let (jobs, queue) = channel::<(K, Job<T>)>();
         let (finished, done) = channel();
-        let thread = std::thread::Builder::new()
-            .name("disk".to_owned())
-            .spawn(move || {
-                for (ticket, job) in queue {
-                    let outcome = catch_unwind(AssertUnwindSafe(job)).map_err(Panicked::new);
-                    if finished.send((ticket, outcome)).is_err() {
-                        break;
-                    }
-                    notify();
+        let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
+            for (ticket, job) in queue {
+                let outcome = catch_unwind(AssertUnwindSafe(job)).map_err(Panicked::new);
+                if finished.send((ticket, outcome)).is_err() {
+                    break;
                 }
-            })?;
-        Ok(Self {
-            jobs: Some(jobs),
-            done,
-            thread: Some(thread),
-        })
+                notify();
+            }
+        })?;
+        Ok(Self { jobs: Some(jobs), done, thread: Some(thread) })
     }
 
     /// Hands over a job. `ticket` comes back with its outcome.
@@ -87,14 +81,9 @@ impl<K, T> fmt::Debug for Worker<K, T> {
 }
 
 impl Panicked {
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "as catch_unwind hands it over"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "as catch_unwind hands it over")]
     fn new(payload: Box<dyn Any + Send>) -> Self {
-        let text = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned());
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         Self(text.unwrap_or_else(|| "a job panicked".to_owned()))
     }

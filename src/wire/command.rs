@@ -39,11 +39,7 @@ impl FromStr for Tag {
     fn from_str(text: &str) -> Result<Self, ()> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         let fits = (1..=TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain);
-        if fits {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(())
-        }
+        if fits { Ok(Self(text.to_owned())) } else { Err(()) }
     }
 }
 
@@ -93,19 +89,12 @@ impl FromStr for Mtime {
             Some(digits) => (-1, digits),
             None => (1, seconds),
         };
-        let seconds = number(digits)
-            .and_then(|n| i64::try_from(n).ok())
-            .ok_or(())?;
+        let seconds = number(digits).and_then(|n| i64::try_from(n).ok()).ok_or(())?;
         if nanos.len() != 9 {
             return Err(());
         }
-        let nanos = number(nanos)
-            .and_then(|n| u32::try_from(n).ok())
-            .ok_or(())?;
-        Ok(Self {
-            seconds: sign * seconds,
-            nanos,
-        })
+        let nanos = number(nanos).and_then(|n| u32::try_from(n).ok()).ok_or(())?;
+        Ok(Self { seconds: sign * seconds, nanos })
     }
 }
 
@@ -281,17 +270,12 @@ impl<'a> Arguments<'a> {
     fn path(&mut self) -> Result<RemotePath, CommandError> {
         let [first, second] = self.words;
         self.words = [second, None];
-        Ok(RemotePath::parse(
-            first.ok_or(CommandError::Usage("path missing"))?,
-        )?)
+        Ok(RemotePath::parse(first.ok_or(CommandError::Usage("path missing"))?)?)
     }
 
     /// The command, if every argument was taken.
     fn done(self, command: Command) -> Result<Command, CommandError> {
-        let rest = Self {
-            words: self.words,
-            ..Self::default()
-        };
+        let rest = Self { words: self.words, ..Self::default() };
         let all_taken = rest.words == [None, None]
             && self.size.is_none()
             && self.mtime.is_none()
@@ -299,11 +283,7 @@ impl<'a> Arguments<'a> {
             && self.owner.is_none()
             && self.from.is_none()
             && self.digest.is_none();
-        if all_taken {
-            Ok(command)
-        } else {
-            Err(CommandError::Usage("too many arguments"))
-        }
+        if all_taken { Ok(command) } else { Err(CommandError::Usage("too many arguments")) }
     }
 }
 
@@ -332,10 +312,7 @@ impl Command {
         let command = match verb {
             "get" => {
                 let digest = rest.digest.take().unwrap_or_default();
-                Self::Get {
-                    path: rest.path()?,
-                    digest,
-                }
+                Self::Get { path: rest.path()?, digest }
             }
             "put" => Self::Put(PutOffer {
                 path: rest.path()?,
@@ -345,19 +322,13 @@ impl Command {
                 owner: rest.owner.take().ok_or(MISSING)?,
                 digest: rest.digest.take().unwrap_or_default(),
             }),
-            "ls" => Self::List {
-                from: rest.from.take().unwrap_or(0),
-                path: rest.path()?,
-            },
+            "ls" => Self::List { from: rest.from.take().unwrap_or(0), path: rest.path()? },
             "stat" => Self::Stat { path: rest.path()? },
             "md5" => Self::Md5 { path: rest.path()? },
             "mkdir" => Self::MakeDir { path: rest.path()? },
             "rm" => Self::Remove { path: rest.path()? },
             "rmdir" => Self::RemoveDir { path: rest.path()? },
-            "mv" => Self::Move {
-                from: rest.path()?,
-                to: rest.path()?,
-            },
+            "mv" => Self::Move { from: rest.path()?, to: rest.path()? },
             "noop" => Self::Noop,
             "quit" => Self::Quit,
             _ => return Err(CommandError::Unknown),
@@ -367,9 +338,8 @@ impl Command {
 }
 
 /// Every verb, as `docs/protocol.md` lists them.
-pub(crate) const VERBS: [&str; 11] = [
-    "get", "put", "ls", "stat", "md5", "mkdir", "rm", "rmdir", "mv", "noop", "quit",
-];
+pub(crate) const VERBS: [&str; 11] =
+    ["get", "put", "ls", "stat", "md5", "mkdir", "rm", "rmdir", "mv", "noop", "quit"];
 
 impl fmt::Display for Command {
     /// The line that [`Command::parse`] reads, without its end.
@@ -380,14 +350,7 @@ impl fmt::Display for Command {
         };
         match self {
             Self::Get { path, digest } => write!(f, "get {path}{}", digest_field(digest)),
-            Self::Put(PutOffer {
-                path,
-                size,
-                mtime,
-                tag,
-                owner,
-                digest,
-            }) => write!(
+            Self::Put(PutOffer { path, size, mtime, tag, owner, digest }) => write!(
                 f,
                 "put {path} size={size} mtime={mtime} tag={tag} owner={owner}{}",
                 digest_field(digest)
@@ -435,16 +398,9 @@ mod tests {
 
     #[test]
     fn numbers_are_plain_decimals_within_their_bounds() {
-        for bad in [
-            "-1",
-            "+1",
-            "0x10",
-            "1e3",
-            "",
-            "9223372036854775808",
-            "18446744073709551616",
-            "1 ",
-        ] {
+        for bad in
+            ["-1", "+1", "0x10", "1e3", "", "9223372036854775808", "18446744073709551616", "1 "]
+        {
             let line = format!(
                 "put /x size={bad} mtime=0.000000000 tag=t owner=000102030405060708090a0b0c0d0e0f"
             );
@@ -471,11 +427,7 @@ mod tests {
             ("get ../a", Code::Denied),
             ("get .tow", Code::Denied),
         ] {
-            assert_eq!(
-                Command::parse(line.as_bytes()).unwrap_err().code(),
-                code,
-                "{line}"
-            );
+            assert_eq!(Command::parse(line.as_bytes()).unwrap_err().code(), code, "{line}");
         }
     }
 

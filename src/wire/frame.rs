@@ -56,25 +56,7 @@ impl FrameHeader {
     /// # Errors
     /// [`FrameError`] for whatever no sender of ours makes.
     pub fn parse(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<Self, FrameError> {
-        let [
-            kind,
-            0,
-            0,
-            0,
-            l0,
-            l1,
-            l2,
-            l3,
-            o0,
-            o1,
-            o2,
-            o3,
-            o4,
-            o5,
-            o6,
-            o7,
-        ] = *bytes
-        else {
+        let [kind, 0, 0, 0, l0, l1, l2, l3, o0, o1, o2, o3, o4, o5, o6, o7] = *bytes else {
             return Err(FrameError::NotAFrame);
         };
         let length = u32::from_be_bytes([l0, l1, l2, l3]);
@@ -85,23 +67,11 @@ impl FrameHeader {
         let (kind, length_fits, offset_fits) = match kind {
             b'D' => {
                 let within = offset % SEGMENT_BYTES + u64::from(length) <= SEGMENT_BYTES;
-                (
-                    FrameKind::Data,
-                    (1..=FRAME_BYTES_MAX).contains(&length) && within,
-                    true,
-                )
+                (FrameKind::Data, (1..=FRAME_BYTES_MAX).contains(&length) && within, true)
             }
-            b'S' => (
-                FrameKind::Segment,
-                length == 16,
-                offset % SEGMENT_BYTES == 0,
-            ),
+            b'S' => (FrameKind::Segment, length == 16, offset % SEGMENT_BYTES == 0),
             b'E' => (FrameKind::End, length == 16 || length == 32, true),
-            b'A' => (
-                FrameKind::Abort,
-                (1..=ABORT_BYTES_MAX).contains(&length),
-                offset == 0,
-            ),
+            b'A' => (FrameKind::Abort, (1..=ABORT_BYTES_MAX).contains(&length), offset == 0),
             _ => return Err(FrameError::NotAFrame),
         };
         if !length_fits {
@@ -110,11 +80,7 @@ impl FrameHeader {
         if !offset_fits {
             return Err(FrameError::Offset);
         }
-        Ok(Self {
-            kind,
-            length,
-            offset,
-        })
+        Ok(Self { kind, length, offset })
     }
 
     /// The header's bytes.
@@ -128,9 +94,7 @@ impl FrameHeader {
         };
         let [l0, l1, l2, l3] = self.length.to_be_bytes();
         let [o0, o1, o2, o3, o4, o5, o6, o7] = self.offset.to_be_bytes();
-        [
-            kind, 0, 0, 0, l0, l1, l2, l3, o0, o1, o2, o3, o4, o5, o6, o7,
-        ]
+        [kind, 0, 0, 0, l0, l1, l2, l3, o0, o1, o2, o3, o4, o5, o6, o7]
     }
 }
 
@@ -161,11 +125,9 @@ pub enum Frame {
 #[must_use]
 pub fn frame_bytes(frame: &Frame) -> Vec<u8> {
     let (kind, offset, payload) = match frame {
-        Frame::Segment { segment, digest } => (
-            FrameKind::Segment,
-            segment * SEGMENT_BYTES,
-            digest.0.to_vec(),
-        ),
+        Frame::Segment { segment, digest } => {
+            (FrameKind::Segment, segment * SEGMENT_BYTES, digest.0.to_vec())
+        }
         Frame::End { size, root, md5 } => {
             let mut payload = root.0.to_vec();
             payload.extend(md5.iter().flat_map(|md5| md5.0));
@@ -178,13 +140,7 @@ pub fn frame_bytes(frame: &Frame) -> Vec<u8> {
         }
     };
     let length = u32::try_from(payload.len()).unwrap_or(ABORT_BYTES_MAX);
-    let mut bytes = FrameHeader {
-        kind,
-        length,
-        offset,
-    }
-    .to_bytes()
-    .to_vec();
+    let mut bytes = FrameHeader { kind, length, offset }.to_bytes().to_vec();
     bytes.extend_from_slice(&payload);
     bytes
 }
@@ -196,12 +152,7 @@ mod tests {
     use super::*;
 
     fn header(kind: u8, length: u32, offset: u64) -> Result<FrameHeader, FrameError> {
-        let mut bytes = FrameHeader {
-            kind: FrameKind::Data,
-            length,
-            offset,
-        }
-        .to_bytes();
+        let mut bytes = FrameHeader { kind: FrameKind::Data, length, offset }.to_bytes();
         bytes[0] = kind;
         FrameHeader::parse(&bytes)
     }
@@ -211,10 +162,7 @@ mod tests {
         assert!(header(b'D', FRAME_BYTES_MAX, 0).is_ok());
         assert!(header(b'D', 1, SEGMENT_BYTES - 1).is_ok());
         assert_eq!(header(b'D', 2, SEGMENT_BYTES - 1), Err(FrameError::Length));
-        assert_eq!(
-            header(b'D', FRAME_BYTES_MAX + 1, 0),
-            Err(FrameError::Length)
-        );
+        assert_eq!(header(b'D', FRAME_BYTES_MAX + 1, 0), Err(FrameError::Length));
         assert_eq!(header(b'D', 0, 0), Err(FrameError::Length));
     }
 
@@ -225,10 +173,7 @@ mod tests {
         assert_eq!(header(b'S', 16, 1), Err(FrameError::Offset));
         assert!(header(b'E', 16, 5).is_ok() && header(b'E', 32, 5).is_ok());
         assert_eq!(header(b'E', 24, 5), Err(FrameError::Length));
-        assert_eq!(
-            header(b'A', ABORT_BYTES_MAX + 1, 0),
-            Err(FrameError::Length)
-        );
+        assert_eq!(header(b'A', ABORT_BYTES_MAX + 1, 0), Err(FrameError::Length));
         assert_eq!(header(b'A', 4, 1), Err(FrameError::Offset));
         assert_eq!(header(b'X', 4, 0), Err(FrameError::NotAFrame));
         assert_eq!(header(b'D', 1, 1 << 63), Err(FrameError::Offset));

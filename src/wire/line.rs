@@ -29,9 +29,7 @@ pub fn next_line<'a>(
     searched: &mut usize,
 ) -> Result<Option<(&'a [u8], usize)>, LineError> {
     let from = (*searched).min(input.len());
-    let found = input
-        .get(from..)
-        .and_then(|rest| rest.iter().position(|&byte| byte == b'\n'));
+    let found = input.get(from..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n'));
     match found {
         Some(at) => {
             *searched = 0;
@@ -77,10 +75,7 @@ impl<'a> Tokens<'a> {
             return Err(LineError::NotPrintable);
         }
         let text = std::str::from_utf8(line).map_err(|_| LineError::NotPrintable)?;
-        Ok(Self {
-            words: text.split_ascii_whitespace(),
-            left: LINE_TOKENS_MAX,
-        })
+        Ok(Self { words: text.split_ascii_whitespace(), left: LINE_TOKENS_MAX })
     }
 
     /// The next word as it stands, or `None` at the end.
@@ -121,23 +116,15 @@ mod tests {
         for end in 0..9 {
             assert_eq!(next_line(&whole[..end], &mut searched), Ok(None), "{end}");
         }
-        assert_eq!(
-            next_line(whole, &mut searched),
-            Ok(Some((&b"get a/b"[..], 9)))
-        );
-        assert_eq!(
-            next_line(&whole[9..], &mut searched),
-            Ok(Some((&b"noop"[..], 5)))
-        );
+        assert_eq!(next_line(whole, &mut searched), Ok(Some((&b"get a/b"[..], 9))));
+        assert_eq!(next_line(&whole[9..], &mut searched), Ok(Some((&b"noop"[..], 5))));
     }
 
     #[test]
     fn only_a_line_beyond_the_limit_is_refused() {
-        for (length, fits) in [
-            (LINE_BYTES_MAX - 1, true),
-            (LINE_BYTES_MAX, true),
-            (LINE_BYTES_MAX + 1, false),
-        ] {
+        for (length, fits) in
+            [(LINE_BYTES_MAX - 1, true), (LINE_BYTES_MAX, true), (LINE_BYTES_MAX + 1, false)]
+        {
             let mut line = vec![b'x'; length];
             line.push(b'\n');
             assert_eq!(next_line(&line, &mut 0).is_ok(), fits, "{length}");
@@ -149,10 +136,7 @@ mod tests {
     #[test]
     fn control_characters_and_high_bytes_make_no_words() {
         for bad in [&b"get a\0b"[..], b"get \x1b[2J", b"get \xff", b"get\ta"] {
-            assert!(
-                matches!(Tokens::new(bad), Err(LineError::NotPrintable)),
-                "{bad:?}"
-            );
+            assert!(matches!(Tokens::new(bad), Err(LineError::NotPrintable)), "{bad:?}");
         }
     }
 }

@@ -47,9 +47,7 @@ pub fn encode(bytes: &[u8]) -> String {
         } else {
             text.push('%');
             for digit in [byte >> 4, byte & 15] {
-                text.push(char::from(
-                    HEX.get(usize::from(digit)).copied().unwrap_or(b'0'),
-                ));
+                text.push(char::from(HEX.get(usize::from(digit)).copied().unwrap_or(b'0')));
             }
         }
     }
@@ -186,21 +184,11 @@ mod tests {
     #[test]
     fn one_place_has_one_form() {
         for same in ["a/b", "/a/b", "//a///b/", "./a/./b/."] {
-            assert_eq!(
-                RemotePath::parse(same).unwrap().as_bytes(),
-                b"a/b",
-                "{same}"
-            );
+            assert_eq!(RemotePath::parse(same).unwrap().as_bytes(), b"a/b", "{same}");
         }
         assert!(RemotePath::parse("/").unwrap().is_root());
-        assert_eq!(
-            RemotePath::parse("a/b/c").unwrap().split(),
-            Some((&b"a/b"[..], &b"c"[..]))
-        );
-        assert_eq!(
-            RemotePath::parse("c").unwrap().split(),
-            Some((&b""[..], &b"c"[..]))
-        );
+        assert_eq!(RemotePath::parse("a/b/c").unwrap().split(), Some((&b"a/b"[..], &b"c"[..])));
+        assert_eq!(RemotePath::parse("c").unwrap().split(), Some((&b""[..], &b"c"[..])));
     }
 
     #[test]
@@ -225,11 +213,7 @@ mod tests {
     #[test]
     fn names_and_paths_are_refused_only_beyond_their_limits() {
         for (length, fits) in [(254, true), (255, true), (256, false)] {
-            assert_eq!(
-                RemotePath::new(&vec![b'n'; length]).is_ok(),
-                fits,
-                "{length}"
-            );
+            assert_eq!(RemotePath::new(&vec![b'n'; length]).is_ok(), fits, "{length}");
         }
         for (length, fits) in [(4095, true), (4096, true), (4097, false)] {
             let path: Vec<u8> = b"ab/".iter().copied().cycle().take(length).collect();

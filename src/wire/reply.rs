@@ -87,10 +87,7 @@ codes! {
 
 impl Code {
     fn from_number(wanted: u16) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|code| code.number() == wanted)
+        Self::ALL.iter().copied().find(|code| code.number() == wanted)
     }
 }
 
@@ -121,11 +118,7 @@ impl Reply {
     /// A reply of a code alone.
     #[must_use]
     pub const fn new(code: Code) -> Self {
-        Self {
-            code,
-            fields: Vec::new(),
-            text: String::new(),
-        }
+        Self { code, fields: Vec::new(), text: String::new() }
     }
 
     /// A reply with a text for people. What is not printable ASCII becomes `?`, so that a text
@@ -137,32 +130,21 @@ impl Reply {
             ' '..='~' => c,
             _ => '?',
         };
-        Self {
-            code,
-            fields: Vec::new(),
-            text: text.chars().map(plain).take(300).collect(),
-        }
+        Self { code, fields: Vec::new(), text: text.chars().map(plain).take(300).collect() }
     }
 
     /// The greeting: a version, then capabilities, which are no fields of the reply itself.
     #[must_use]
     pub fn greeting(capabilities: &str) -> Self {
         let text = capabilities.to_owned();
-        Self {
-            code: Code::Greeting,
-            fields: Vec::new(),
-            text,
-        }
+        Self { code: Code::Greeting, fields: Vec::new(), text }
     }
 
     /// Adds a field. The value must be one word of printable ASCII.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         let value = value.to_string();
-        debug_assert!(
-            value.bytes().all(|byte| (0x21..0x7f).contains(&byte)),
-            "{key}={value}"
-        );
+        debug_assert!(value.bytes().all(|byte| (0x21..0x7f).contains(&byte)), "{key}={value}");
         self.fields.push((key.to_owned(), value));
         self
     }
@@ -173,13 +155,8 @@ impl Reply {
     /// [`ReplyError`].
     pub fn parse(line: &[u8]) -> Result<Self, ReplyError> {
         let mut tokens = Tokens::new(line)?;
-        let code = tokens
-            .word()?
-            .filter(|word| word.len() == 3)
-            .and_then(number);
-        let code = code
-            .and_then(|code| u16::try_from(code).ok())
-            .and_then(Code::from_number);
+        let code = tokens.word()?.filter(|word| word.len() == 3).and_then(number);
+        let code = code.and_then(|code| u16::try_from(code).ok()).and_then(Code::from_number);
         let mut reply = Self::new(code.ok_or(ReplyError::Code)?);
         // Only the words before the text are bounded in number; the text is taken as it stands.
         let mut rest = std::str::from_utf8(line.get(3..).unwrap_or_default())
@@ -208,10 +185,7 @@ impl Reply {
     /// A field as it stands.
     #[must_use]
     pub fn field(&self, key: &str) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value.as_str())
+        self.fields.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// A size or an offset in bytes.
@@ -219,9 +193,7 @@ impl Reply {
     /// # Errors
     /// [`ReplyError::Field`] if it is missing, no decimal number, or beyond any file's size.
     pub fn bytes(&self, key: &'static str) -> Result<u64, ReplyError> {
-        self.field(key)
-            .and_then(byte_count)
-            .ok_or(ReplyError::Field(key))
+        self.field(key).and_then(byte_count).ok_or(ReplyError::Field(key))
     }
 
     /// A plain number.
@@ -229,9 +201,7 @@ impl Reply {
     /// # Errors
     /// [`ReplyError::Field`] if it is missing or no decimal number.
     pub fn number(&self, key: &'static str) -> Result<u64, ReplyError> {
-        self.field(key)
-            .and_then(number)
-            .ok_or(ReplyError::Field(key))
+        self.field(key).and_then(number).ok_or(ReplyError::Field(key))
     }
 
     /// A field of a type with a textual form.
@@ -239,9 +209,7 @@ impl Reply {
     /// # Errors
     /// [`ReplyError::Field`] if it is missing or malformed.
     pub fn get<T: FromStr>(&self, key: &'static str) -> Result<T, ReplyError> {
-        self.field(key)
-            .and_then(|value| value.parse().ok())
-            .ok_or(ReplyError::Field(key))
+        self.field(key).and_then(|value| value.parse().ok()).ok_or(ReplyError::Field(key))
     }
 }
 
@@ -267,11 +235,7 @@ mod tests {
 
     #[test]
     fn codes_ascend_and_none_is_taken_twice() {
-        assert!(
-            Code::ALL
-                .windows(2)
-                .all(|pair| pair[0].number() < pair[1].number())
-        );
+        assert!(Code::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
     }
 
     #[test]
@@ -301,12 +265,7 @@ mod tests {
     fn a_text_can_forge_neither_field_nor_line() {
         let reply = Reply::text(Code::Failed, "a=b\r\n226 \u{1b}[2J");
         assert_eq!(reply.to_string(), "451 a:b??226 ?[2J");
-        assert_eq!(
-            Reply::parse(reply.to_string().as_bytes())
-                .unwrap()
-                .field("a"),
-            None
-        );
+        assert_eq!(Reply::parse(reply.to_string().as_bytes()).unwrap().field("a"), None);
     }
 
     proptest! {

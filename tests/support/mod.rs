@@ -4,18 +4,9 @@
 //! Whatever a helper starts ends with the helper's value. A helper that cannot do its job fails
 //! the test there and then, with the server's own words where there are any.
 
-#![allow(
-    dead_code,
-    reason = "each test binary uses a different part of this module"
-)]
-#![allow(
-    unreachable_pub,
-    reason = "a test binary exports nothing; here `pub` marks the interface"
-)]
-#![allow(
-    clippy::panic,
-    reason = "a helper that cannot do its job must fail the test"
-)]
+#![allow(dead_code, reason = "each test binary uses a different part of this module")]
+#![allow(unreachable_pub, reason = "a test binary exports nothing; here `pub` marks the interface")]
+#![allow(clippy::panic, reason = "a helper that cannot do its job must fail the test")]
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -55,9 +46,7 @@ impl TestDir {
     pub fn new() -> Self {
         let parent = env!("CARGO_TARGET_TMPDIR");
         fs::create_dir_all(parent).expect("the build directory takes files");
-        let dir = tempfile::Builder::new()
-            .prefix("towpath-")
-            .tempdir_in(parent);
+        let dir = tempfile::Builder::new().prefix("towpath-").tempdir_in(parent);
         Self(dir.expect("a folder for the test"))
     }
 
@@ -128,10 +117,7 @@ impl Towd {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("towd was running");
         let Some(status) = wait_child(&mut self.child, PATIENCE) else {
             self.kill();
-            panic!(
-                "towd was still there {PATIENCE:?} after SIGTERM; stderr:\n{}",
-                self.stderr()
-            );
+            panic!("towd was still there {PATIENCE:?} after SIGTERM; stderr:\n{}", self.stderr());
         };
         let took = asked.elapsed();
         self.join_stdout();
@@ -152,26 +138,14 @@ impl Towd {
         root: PathBuf,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Self {
-        let args: Vec<OsString> = args
-            .into_iter()
-            .map(|arg| arg.as_ref().to_owned())
-            .collect();
+        let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         let (child, addr, stdout) = spawn_towd(&home, &root, "127.0.0.1:0", &args);
-        Self {
-            child,
-            addr,
-            root,
-            args,
-            home,
-            stdout: Some(stdout),
-        }
+        Self { child, addr, root, args, home, stdout: Some(stdout) }
     }
 
     fn join_stdout(&mut self) {
         if let Some(reader) = self.stdout.take() {
-            reader
-                .join()
-                .expect("the reader of towd's stdout does not panic");
+            reader.join().expect("the reader of towd's stdout does not panic");
         }
     }
 }
@@ -242,10 +216,7 @@ fn read_stdout(stdout: ChildStdout, announce: &mpsc::Sender<SocketAddr>) {
 /// The client, ready to run; `assert_cmd::assert::OutputAssertExt` gives it `.assert()`.
 pub fn tow(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tow"));
-    command
-        .args(args)
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null());
+    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 
@@ -347,8 +318,7 @@ pub fn random_file(path: impl AsRef<Path>, bytes: u64, seed: u64) {
     while left > 0 {
         let len = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
         rng.fill(&mut piece[..len]);
-        file.write_all(&piece[..len])
-            .expect("room for the test's file");
+        file.write_all(&piece[..len]).expect("room for the test's file");
         left -= len as u64;
     }
 }
@@ -364,10 +334,7 @@ pub fn same_bytes(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
         let len_a = read_full(&mut file_a, &mut piece_a).expect("the first file is readable");
         let len_b = read_full(&mut file_b, &mut piece_b).expect("the second file is readable");
         if piece_a[..len_a] != piece_b[..len_b] {
-            let same = piece_a[..len_a]
-                .iter()
-                .zip(&piece_b[..len_b])
-                .take_while(|(a, b)| a == b);
+            let same = piece_a[..len_a].iter().zip(&piece_b[..len_b]).take_while(|(a, b)| a == b);
             eprintln!(
                 "{} and {} differ at byte {}",
                 a.display(),
@@ -430,20 +397,13 @@ pub struct Raw {
 impl Raw {
     pub fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).expect("the server accepts");
-        stream
-            .set_nodelay(true)
-            .expect("a TCP socket takes TCP_NODELAY");
-        Self {
-            stream,
-            ahead: Vec::new(),
-        }
+        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+        Self { stream, ahead: Vec::new() }
     }
 
     /// Sends bytes as they are; line ends are the caller's.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream
-            .write_all(bytes.as_ref())
-            .expect("the server takes what is sent");
+        self.stream.write_all(bytes.as_ref()).expect("the server takes what is sent");
     }
 
     /// The next line without its end. Fails the test if none comes within [`PATIENCE`].
@@ -500,9 +460,7 @@ impl Raw {
 
     /// Says that nothing more will be sent, and goes on reading.
     pub fn finish_sending(&self) {
-        self.stream
-            .shutdown(Shutdown::Write)
-            .expect("the connection is up");
+        self.stream.shutdown(Shutdown::Write).expect("the connection is up");
     }
 
     /// The socket itself, for what the methods do not cover.

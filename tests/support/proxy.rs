@@ -52,10 +52,7 @@ pub struct Plan {
 impl Plan {
     /// Passes everything on, until faults are added by struct update.
     pub fn seeded(seed: u64) -> Self {
-        Self {
-            seed,
-            ..Self::default()
-        }
+        Self { seed, ..Self::default() }
     }
 }
 
@@ -169,12 +166,8 @@ impl Proxy {
     /// Listens on a free port of 127.0.0.1 for connections to `upstream`.
     pub fn start(upstream: SocketAddr, plan: Plan) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the proxy");
-        listener
-            .set_nonblocking(true)
-            .expect("a listener can be non-blocking");
-        let addr = listener
-            .local_addr()
-            .expect("a bound listener has an address");
+        listener.set_nonblocking(true).expect("a listener can be non-blocking");
+        let addr = listener.local_addr().expect("a bound listener has an address");
         eprintln!("proxy {addr} -> {upstream}: {plan:?}");
         let shared = Arc::new(Shared {
             upstream,
@@ -188,11 +181,7 @@ impl Proxy {
             let shared = Arc::clone(&shared);
             move || accept(&shared, &listener)
         });
-        Self {
-            addr,
-            shared,
-            acceptor: Some(acceptor),
-        }
+        Self { addr, shared, acceptor: Some(acceptor) }
     }
 
     /// Where clients connect to.
@@ -250,10 +239,7 @@ impl Drop for Proxy {
         self.shared.stop.ring();
         let ended = self.acceptor.take().map(JoinHandle::join);
         if !thread::panicking() {
-            assert!(
-                matches!(ended, Some(Ok(()))),
-                "a thread of the proxy panicked"
-            );
+            assert!(matches!(ended, Some(Ok(()))), "a thread of the proxy panicked");
         }
     }
 }
@@ -331,9 +317,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         drop(lines);
         for direction in [Direction::Up, Direction::Down] {
             let (shared, line) = (Arc::clone(shared), Arc::clone(&line));
-            pumps.push(thread::spawn(move || {
-                Pump::new(&shared, &line, direction).run()
-            }));
+            pumps.push(thread::spawn(move || Pump::new(&shared, &line, direction).run()));
         }
     }
     for line in shared.live_lines() {
@@ -373,36 +357,20 @@ struct Flips {
 impl Active {
     fn new(plan: Plan, generation: u64) -> Self {
         let rng = Rng::derived(plan.seed, u64::MAX);
-        let flips = Mutex::new(Flips {
-            rng,
-            seen_bytes: 0,
-            done: 0,
-        });
-        Self {
-            plan,
-            generation,
-            cuts: AtomicU64::new(0),
-            flips,
-        }
+        let flips = Mutex::new(Flips { rng, seen_bytes: 0, done: 0 });
+        Self { plan, generation, cuts: AtomicU64::new(0), flips }
     }
 
     /// Whether one more cut is within the limit; if so, it is taken.
     fn claim_cut(&self, cut: &Cut) -> bool {
         let one_more = |cuts| (cuts < cut.limit).then_some(cuts + 1);
-        self.cuts
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .is_ok()
+        self.cuts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     /// Flips the bits that are due in a piece that starts at `offset` of its connection, and
     /// returns how many.
     fn flip(&self, direction: Direction, offset: u64, piece: &mut [u8]) -> u64 {
-        let Some(flip) = self
-            .plan
-            .flip
-            .as_ref()
-            .filter(|flip| flip.direction == direction)
-        else {
+        let Some(flip) = self.plan.flip.as_ref().filter(|flip| flip.direction == direction) else {
             return 0;
         };
         let skip = usize::try_from(flip.skip_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
@@ -460,12 +428,8 @@ enum Grant {
 impl Line {
     fn new(index: usize, client: TcpStream, server: TcpStream) -> Self {
         for socket in [&client, &server] {
-            socket
-                .set_nonblocking(true)
-                .expect("a socket can be non-blocking");
-            socket
-                .set_nodelay(true)
-                .expect("a TCP socket takes TCP_NODELAY");
+            socket.set_nonblocking(true).expect("a socket can be non-blocking");
+            socket.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
         }
         Self {
             index,
@@ -490,31 +454,21 @@ impl Line {
             return Grant::All;
         }
         let (left, how) = match *allowance {
-            Allowance::Left {
-                generation,
-                bytes,
-                how,
-            } if generation == active.generation => (bytes, how),
+            Allowance::Left { generation, bytes, how } if generation == active.generation => {
+                (bytes, how)
+            }
             _ => cut.draw(&mut Rng::derived(active.plan.seed, self.index as u64)),
         };
         if wanted < left {
             let (generation, bytes) = (active.generation, left - wanted);
-            *allowance = Allowance::Left {
-                generation,
-                bytes,
-                how,
-            };
+            *allowance = Allowance::Left { generation, bytes, how };
             Grant::All
         } else if active.claim_cut(cut) {
             *allowance = Allowance::Spent;
             Grant::ThenCut(left, how)
         } else {
             // Enough cuts under this plan: the budget stays used up, and no longer matters.
-            *allowance = Allowance::Left {
-                generation: active.generation,
-                bytes: 0,
-                how,
-            };
+            *allowance = Allowance::Left { generation: active.generation, bytes: 0, how };
             Grant::All
         }
     }
@@ -580,16 +534,7 @@ impl<'a> Pump<'a> {
         };
         let stream = 2 * line.index as u64 + u64::from(direction == Direction::Down);
         let rng = Rng::derived(!shared.active().plan.seed, stream);
-        Self {
-            shared,
-            line,
-            direction,
-            from,
-            to,
-            rng,
-            offset: 0,
-            due: Instant::now(),
-        }
+        Self { shared, line, direction, from, to, rng, offset: 0, due: Instant::now() }
     }
 
     fn run(mut self) {
@@ -599,19 +544,11 @@ impl<'a> Pump<'a> {
 
     /// Carries one piece.
     fn carry(&mut self, buffer: &mut [u8]) -> Result<(), Over> {
-        if !self
-            .line
-            .bell
-            .wait_or_ready(self.from.as_fd(), PollFlags::IN)
-        {
+        if !self.line.bell.wait_or_ready(self.from.as_fd(), PollFlags::IN) {
             return Err(Over);
         }
         let active = self.shared.active();
-        let slow = active
-            .plan
-            .slow
-            .as_ref()
-            .filter(|slow| slow.direction == self.direction);
+        let slow = active.plan.slow.as_ref().filter(|slow| slow.direction == self.direction);
         let most = self.piece_bytes(&active.plan, slow).min(buffer.len());
         let Some(len) = self.attempt(|mut from, _| from.read(&mut buffer[..most]))? else {
             return Ok(());
@@ -651,12 +588,8 @@ impl<'a> Pump<'a> {
     }
 
     fn piece_bytes(&mut self, plan: &Plan, slow: Option<&Slow>) -> usize {
-        let split = plan
-            .split
-            .map_or(u64::MAX, |most| self.rng.within(&(1..=most.max(1))));
-        let slow = slow.map_or(u64::MAX, |slow| {
-            (slow.bytes_per_s / SLOW_STEPS_PER_S).max(1)
-        });
+        let split = plan.split.map_or(u64::MAX, |most| self.rng.within(&(1..=most.max(1))));
+        let slow = slow.map_or(u64::MAX, |slow| (slow.bytes_per_s / SLOW_STEPS_PER_S).max(1));
         usize::try_from(split.min(slow)).unwrap_or(usize::MAX)
     }
 
@@ -692,11 +625,7 @@ impl<'a> Pump<'a> {
         &self,
         call: impl FnOnce(&TcpStream, &TcpStream) -> io::Result<usize>,
     ) -> Result<Option<usize>, Over> {
-        let holed = self
-            .line
-            .holed
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let holed = self.line.holed.read().unwrap_or_else(PoisonError::into_inner);
         if *holed {
             drop(holed);
             self.line.bell.wait();

@@ -1,2 +1,83 @@
-//! x
-fn main() {}
+//! `tow`, the client on the command line: flags to the library's calls, progress, exit codes.
+
+mod cli;
+mod demo;
+mod exit;
+mod files;
+mod progress;
+mod show;
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use clap::Parser;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+use towpath::client::Stop;
+
+use crate::{
+    cli::{Action, Cli},
+    exit::{Exit, Failure},
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli);
+    let stop = match catch_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            eprintln!("tow: can't catch signals: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    match run(&cli, stop) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("tow: {failure}");
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(cli: &Cli, stop: Stop) -> Result<Exit, Failure> {
+    let options = cli.options(stop);
+    let context = files::Context::new(cli.quiet, options);
+    match &cli.action {
+        Action::Put { files, url } => files::put(&context, files, url),
+        Action::Get { url, to } => files::get(&context, url, to.as_deref()),
+        Action::Ls { long, url } => show::list(&context, url, *long),
+        Action::Stat { url } => show::stat(&context, url),
+        Action::Md5 { url } => show::md5(&context, url),
+        Action::Mkdir { url } => files::make_dir(&context, url),
+        Action::Rm { url } => files::remove(&context, url),
+        Action::Rmdir { url } => files::remove_dir(&context, url),
+        Action::Mv { from, to } => files::rename(&context, from, to),
+        Action::Ping { count, interval, url } => show::ping(&context, url, *count, *interval),
+        Action::Demo { mebibytes, cuts } => demo::run(&context, *mebibytes, *cuts),
+    }
+}
+
+/// Ctrl-C and SIGTERM ask the client to stop; the second one ends it at once.
+fn catch_signals() -> std::io::Result<Stop> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, Exit::Interrupted.code(), Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(&asked))?;
+    }
+    Ok(Stop::new(asked))
+}
+
+/// Logs of the library go to stderr, and only where RUST_LOG or -v asks for them.
+fn start_log(cli: &Cli) {
+    let level = match cli.verbose {
+        0 => "error",
+        1 => "info",
+        _ => "debug",
+    };
+    let environment = env_logger::Env::default().default_filter_or(level);
+    env_logger::Builder::from_env(environment).format_target(false).init();
+}

@@ -1,0 +1,164 @@
+//! The command line.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use towpath::{
+    client::{Options, Stop, Url},
+    wire::DigestChoice,
+};
+
+/// Moves files over lines that break: every byte is verified, every transfer goes on where it was
+/// interrupted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tow",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 verification failed, 4 not allowed to \
+                  log in, 5 refused by the server, 6 gave up on the line, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) action: Action,
+
+    /// Digest to verify with; md5 adds the MD5 of the whole file, as md5sum prints it
+    #[arg(long, global = true, value_enum, default_value_t = Digest::Md5Tree)]
+    digest: Digest,
+
+    /// A line that brings and takes no byte for so long counts as broken
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s")]
+    timeout: humantime::Duration,
+
+    /// Stop trying after so long without any verified progress; 0: do not try again
+    #[arg(long, global = true, value_name = "TIME", default_value = "5m")]
+    give_up: humantime::Duration,
+
+    /// No progress, no summary: only errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    /// Say more of what happens; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Digest {
+    /// A tree of MD5s, which costs almost nothing
+    Md5Tree,
+    /// The MD5 of the whole file besides
+    Md5,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Upload files; the same command continues an upload that was interrupted
+    Put {
+        /// Local files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<OsString>,
+        /// Where to: a file, or a folder that is there, as tow://HOST[:PORT]/PATH
+        url: Url,
+    },
+    /// Download a file; the same command continues a download that was interrupted
+    Get {
+        /// What, as tow://HOST[:PORT]/PATH
+        url: Url,
+        /// Where to: a file, a folder, or - for stdout [default: the same name, here]
+        #[arg(value_name = "DEST")]
+        to: Option<OsString>,
+    },
+    /// List a folder
+    Ls {
+        /// Kind, size and time as well
+        #[arg(short)]
+        long: bool,
+        /// Which folder
+        url: Url,
+    },
+    /// Show kind, size and time of a name
+    Stat {
+        /// Which name
+        url: Url,
+    },
+    /// Have the server compute the MD5 of a whole file, as md5sum prints it
+    Md5 {
+        /// Which file
+        url: Url,
+    },
+    /// Make a folder
+    Mkdir {
+        /// Which folder
+        url: Url,
+    },
+    /// Remove a file
+    Rm {
+        /// Which file
+        url: Url,
+    },
+    /// Remove an empty folder
+    Rmdir {
+        /// Which folder
+        url: Url,
+    },
+    /// Rename a file or folder; a file that has the new name is replaced
+    Mv {
+        /// What
+        from: Url,
+        /// The new name, on the same server
+        to: Url,
+    },
+    /// Measure round trips
+    Ping {
+        /// How many
+        #[arg(short, default_value_t = 10)]
+        count: u32,
+        /// Seconds between two
+        #[arg(short, value_name = "SECONDS", default_value = "0.2", value_parser = seconds)]
+        interval: Duration,
+        /// Which server
+        url: Url,
+    },
+    /// Show it all at once: a server of its own, a line that is cut, up and down again
+    Demo {
+        /// Size of the file in MiB
+        #[arg(long, value_name = "MIB", default_value_t = 256)]
+        mebibytes: u64,
+        /// How often the line is cut on the way up
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        cuts: u32,
+    },
+}
+
+impl Cli {
+    /// What the flags mean for the library.
+    pub(crate) fn options(&self, stop: Stop) -> Options {
+        Options {
+            digest: match self.digest {
+                Digest::Md5Tree => DigestChoice::Tree,
+                Digest::Md5 => DigestChoice::TreeAndMd5,
+            },
+            timeout: *self.timeout,
+            give_up: *self.give_up,
+            stop,
+            ..Options::default()
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is needed".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

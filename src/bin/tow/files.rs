@@ -1,0 +1,142 @@
+//! Commands that move or change files.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use towpath::{
+    client::{Client, ClientError, Options, Transferred, Url},
+    wire::RemotePath,
+};
+
+use crate::{
+    exit::{Exit, Failure},
+    progress::{Bar, summary},
+    show::printable,
+};
+
+/// What every command needs.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) quiet: bool,
+    pub(crate) options: Options,
+}
+
+impl Context {
+    pub(crate) const fn new(quiet: bool, options: Options) -> Self {
+        Self { quiet, options }
+    }
+
+    pub(crate) fn client(&self, url: &Url) -> Client {
+        Client::new(url, self.options.clone())
+    }
+}
+
+pub(crate) fn put(context: &Context, files: &[OsString], url: &Url) -> Result<Exit, Failure> {
+    let client = context.client(url);
+    let into_dir = url.is_dir || files.len() > 1 || is_dir(&client, url)?;
+    for file in files {
+        let path = Path::new(file);
+        let name = path.file_name().ok_or_else(|| {
+            Failure::Usage(format!("{} has no file name", printable(file.as_bytes())))
+        })?;
+        let target = if into_dir { below(url, name)? } else { url.clone() };
+        let shown = printable(name.as_bytes());
+        transfer(context, &shown, &target, |bar| client.put(path, &target.path, bar))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Whether the URL names a folder that is there.
+fn is_dir(client: &Client, url: &Url) -> Result<bool, Failure> {
+    match client.stat(&url.path, &mut ()) {
+        Ok(entry) => Ok(entry.kind == 'd'),
+        // Whatever it is, the upload itself will say it better.
+        Err(ClientError::Refused(_)) => Ok(false),
+        Err(error) => Err(Failure::client(url)(error)),
+    }
+}
+
+/// A name in the folder that the URL names.
+fn below(url: &Url, name: &OsStr) -> Result<Url, Failure> {
+    let mut bytes = url.path.as_bytes().to_vec();
+    bytes.push(b'/');
+    bytes.extend_from_slice(name.as_bytes());
+    let path = RemotePath::new(&bytes)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", printable(name.as_bytes()))))?;
+    Ok(Url { path, is_dir: false, ..url.clone() })
+}
+
+pub(crate) fn get(context: &Context, url: &Url, to: Option<&OsStr>) -> Result<Exit, Failure> {
+    let client = context.client(url);
+    let (_, name) = url
+        .path
+        .split()
+        .ok_or_else(|| Failure::Usage(format!("{url} names a folder: a file is needed")))?;
+    if to == Some(OsStr::new("-")) {
+        let mut out = io::stdout().lock();
+        let shown = printable(name);
+        transfer(context, &shown, url, |bar| client.get_to(&url.path, &mut out, bar))?;
+        return Ok(Exit::Done);
+    }
+    // The local name comes from what was asked for, never from what the server says.
+    let name = OsStr::from_bytes(name);
+    let target = match to.map(Path::new) {
+        None => PathBuf::from(name),
+        Some(to) if to.is_dir() => to.join(name),
+        Some(to) if to.as_os_str().as_bytes().ends_with(b"/") => {
+            let to = printable(to.as_os_str().as_bytes());
+            return Err(Failure::Usage(format!("{to}: there is no such folder")));
+        }
+        Some(to) => to.to_owned(),
+    };
+    let shown = printable(target.as_os_str().as_bytes());
+    transfer(context, &shown, url, |bar| client.get(&url.path, &target, bar))?;
+    Ok(Exit::Done)
+}
+
+/// Runs a transfer with a bar, and says at the end what was verified.
+pub(crate) fn transfer(
+    context: &Context,
+    name: &str,
+    url: &Url,
+    run: impl FnOnce(&mut Bar) -> Result<Transferred, ClientError>,
+) -> Result<Transferred, Failure> {
+    let began = Instant::now();
+    let mut bar = Bar::new(name, context.quiet);
+    let done = run(&mut bar);
+    bar.clear();
+    let done = done.map_err(Failure::client(url))?;
+    if !context.quiet {
+        eprintln!("{}", summary(name, &done, began.elapsed()));
+    }
+    Ok(done)
+}
+
+pub(crate) fn make_dir(context: &Context, url: &Url) -> Result<Exit, Failure> {
+    context.client(url).make_dir(&url.path, &mut ()).map_err(Failure::client(url))?;
+    Ok(Exit::Done)
+}
+
+pub(crate) fn remove(context: &Context, url: &Url) -> Result<Exit, Failure> {
+    context.client(url).remove(&url.path, &mut ()).map_err(Failure::client(url))?;
+    Ok(Exit::Done)
+}
+
+pub(crate) fn remove_dir(context: &Context, url: &Url) -> Result<Exit, Failure> {
+    context.client(url).remove_dir(&url.path, &mut ()).map_err(Failure::client(url))?;
+    Ok(Exit::Done)
+}
+
+pub(crate) fn rename(context: &Context, from: &Url, to: &Url) -> Result<Exit, Failure> {
+    if (&from.host, from.port) != (&to.host, to.port) {
+        return Err(Failure::Usage("both names must be on the same server".to_owned()));
+    }
+    let client = context.client(from);
+    client.rename(&from.path, &to.path, &mut ()).map_err(Failure::client(from))?;
+    Ok(Exit::Done)
+}

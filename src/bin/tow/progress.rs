@@ -1,0 +1,168 @@
+//! What a person sees of a transfer: a bar on a terminal, and one line at the end.
+
+use std::{
+    io::{IsTerminal, stderr},
+    time::{Duration, Instant},
+};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use towpath::client::{Event, Observer, Phase, Transferred};
+
+/// A bar for one file. On anything but a terminal, or with `-q`, it draws nothing.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    breaks: u32,
+    bad_segments: u32,
+    already: u64,
+    phase: Phase,
+    began: Instant,
+}
+
+impl Bar {
+    pub(crate) fn new(name: &str, quiet: bool) -> Self {
+        let shown = !quiet && stderr().is_terminal();
+        let target = if shown {
+            ProgressDrawTarget::stderr_with_hz(10)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        // A template that is not understood would still show the default bar.
+        if let Ok(style) = ProgressStyle::with_template(
+            "{prefix:.bold} {bar:24} {percent:>3}% {bytes}/{total_bytes} {msg}",
+        ) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(shorten(name));
+        let (phase, began) = (Phase::Checking, Instant::now());
+        Self { bar, breaks: 0, bad_segments: 0, already: 0, phase, began }
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// What stands behind the bar: the phase, the rate and what is left of it, and whatever
+    /// happened that is worth knowing.
+    fn message(&self) -> String {
+        let mut parts = vec![match self.phase {
+            Phase::Checking => "checking".to_owned(),
+            Phase::Verifying => "verifying".to_owned(),
+            Phase::Sending => self.pace("sending"),
+            Phase::Receiving => self.pace("receiving"),
+        }];
+        if self.already > 0 {
+            parts.push(format!("{} were there", HumanBytes(self.already)));
+        }
+        if self.breaks > 0 {
+            parts.push(format!("reconnected {}", times(self.breaks)));
+        }
+        if self.bad_segments > 0 {
+            parts.push(format!("{} bad segments sent again", self.bad_segments));
+        }
+        parts.join(", ")
+    }
+
+    fn pace(&self, verb: &str) -> String {
+        let rate = self.bar.per_sec();
+        if rate < 1.0 {
+            return verb.to_owned();
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a rate for people")]
+        #[expect(clippy::cast_sign_loss, reason = "a rate is not negative")]
+        let rate = rate as u64;
+        let left = indicatif::HumanDuration(self.bar.eta());
+        format!("{verb} {}/s, {left:#} left", HumanBytes(rate))
+    }
+}
+
+impl Observer for Bar {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Connecting => self.bar.set_message("connecting"),
+            Event::Begin { size, already } => {
+                self.bar.set_length(size);
+                self.bar.set_position(already);
+                // The rate is that of what goes over the line, not of what was there.
+                self.bar.reset_eta();
+                if self.breaks == 0 {
+                    self.already = already;
+                }
+            }
+            Event::Phase(phase) => {
+                self.phase = phase;
+                self.bar.set_message(self.message());
+            }
+            Event::Position(bytes) => {
+                self.bar.set_position(bytes);
+                // A message on every chunk would cost more than the chunk.
+                if self.began.elapsed() > Duration::from_millis(200) {
+                    self.began = Instant::now();
+                    self.bar.set_message(self.message());
+                }
+            }
+            Event::SegmentBad(_) => self.bad_segments += 1,
+            Event::Broke { reason, pause } => {
+                self.breaks += 1;
+                let seconds = pause.as_secs_f64();
+                self.bar.set_message(format!("{reason}; trying again in {seconds:.1} s"));
+                self.bar.tick();
+            }
+        }
+    }
+}
+
+/// One line for a transfer that is done: what was verified, and what it took.
+pub(crate) fn summary(name: &str, done: &Transferred, took: Duration) -> String {
+    let mut line = format!("{name}: {} verified, md5-tree {}", HumanBytes(done.size), done.root);
+    if let Some(md5) = done.md5 {
+        line.push_str(&format!(", md5 {md5}"));
+    }
+    if done.unchanged {
+        line.push_str("; it was there already");
+        return line;
+    }
+    line.push_str(&format!("; {} moved", HumanBytes(done.moved)));
+    if done.already > 0 && done.already < done.size {
+        line.push_str(&format!(", {} were there", HumanBytes(done.already)));
+    }
+    if done.again() > 0 {
+        line.push_str(&format!(", {} of it again", HumanBytes(done.again())));
+    }
+    if done.breaks > 0 {
+        line.push_str(&format!(", reconnected {}", times(done.breaks)));
+    }
+    line.push_str(&format!(" in {}", rate(done.moved, took)));
+    line
+}
+
+/// A duration, and the rate if that means anything.
+pub(crate) fn rate(bytes: u64, took: Duration) -> String {
+    let seconds = took.as_secs_f64();
+    let time = format!("{seconds:.2} s");
+    if bytes < 1 << 20 {
+        return time;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a rate for people")]
+    #[expect(clippy::cast_sign_loss, reason = "a rate is not negative")]
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = (bytes as f64 / seconds.max(1e-6)) as u64;
+    format!("{time}, {}/s", HumanBytes(rate))
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+/// The end of a long name, which tells more than its beginning.
+fn shorten(name: &str) -> String {
+    const WIDTH: usize = 24;
+    let length = name.chars().count();
+    if length <= WIDTH {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(length - WIDTH + 1).collect();
+    format!("…{end}")
+}

@@ -1,0 +1,452 @@
+//! Downloads: the receiving end.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{Client, ClientError, Event, Observer, Phase, Transferred, line::Line, retry::Gain};
+use crate::{
+    digest::{Engine, Md5Digest, SEGMENT_BYTES},
+    limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES},
+    progress::Progress,
+    session::{Incoming, LeafJob, Piece, Settled, run_jobs},
+    store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
+    wire::{Code, Command, Frame, Mtime, RemotePath, Reply, Tag},
+};
+
+impl Client {
+    /// Gets a file into `local`, where it appears only whole. Until then it is in a hidden partial
+    /// beside it, from which another call continues.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn get(
+        &self,
+        remote: &RemotePath,
+        local: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Transferred, ClientError> {
+        let what = || local.display().to_string();
+        let local_error = |error| ClientError::Local { what: what(), error };
+        let name = local.file_name().ok_or(StoreError::WrongKind("it has no file name"));
+        let name = name.map_err(local_error)?;
+        let name = RemotePath::new(std::os::unix::ffi::OsStrExt::as_bytes(name))?;
+        let dir = local.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let root = Root::plain(dir.unwrap_or_else(|| Path::new("."))).map_err(local_error)?;
+        let root = Arc::new(root);
+        let syncing = Worker::spawn(|| ())
+            .map_err(|error| ClientError::Output { what: "starting a thread", error })?;
+        let mut totals = Totals::default();
+        let (done, breaks) = self.retry(observer, |observer, gain| {
+            let open = |offer: &Offer| {
+                let (size, mtime, tag) = (offer.size, offer.mtime, offer.tag.clone());
+                let upload = Upload { path: name.clone(), size, mtime, tag };
+                let opened = Partial::open(&root, Place::Beside, upload, false);
+                match opened.map_err(|error| ClientError::Local { what: what(), error })? {
+                    Opened::Partial(partial, progress, _) => {
+                        Ok(Target::Partial { partial, progress, syncing: &syncing, what: what() })
+                    }
+                    Opened::Committed(root, md5) => Ok(Target::There(root, md5)),
+                }
+            };
+            Attempt::begin(self, observer, gain, &mut totals)?.run(remote, open)
+        })?;
+        Ok(totals.transferred(&done, breaks))
+    }
+
+    /// Gets a file into a pipe or the like. Only verified segments are written, in order, so that
+    /// whatever reads them never sees a wrong byte; but it may see a beginning without an end.
+    ///
+    /// # Errors
+    /// [`ClientError`]. A file that changes on the server after its first segments were written
+    /// can't be continued.
+    pub fn get_to(
+        &self,
+        remote: &RemotePath,
+        output: &mut dyn Write,
+        observer: &mut dyn Observer,
+    ) -> Result<Transferred, ClientError> {
+        let mut totals = Totals::default();
+        let mut pipe = Pipe { output, tag: None, progress: Progress::new(0), held: Vec::new() };
+        let (done, breaks) = self.retry(observer, |observer, gain| {
+            let pipe = &mut pipe;
+            let attempt = Attempt::begin(self, observer, gain, &mut totals)?;
+            attempt.run(remote, |offer| pipe.offered(offer).map(|()| Target::Pipe(pipe)))
+        })?;
+        Ok(totals.transferred(&done, breaks))
+    }
+}
+
+/// What adds up over all attempts.
+#[derive(Debug, Default)]
+struct Totals {
+    already: Option<u64>,
+    moved: u64,
+}
+
+impl Totals {
+    fn transferred(&self, done: &Done, breaks: u32) -> Transferred {
+        Transferred {
+            size: done.size,
+            already: self.already.unwrap_or(done.size),
+            moved: self.moved,
+            breaks,
+            root: done.root,
+            md5: done.md5,
+            unchanged: false,
+        }
+    }
+}
+
+/// How a download ended.
+struct Done {
+    size: u64,
+    root: Md5Digest,
+    md5: Option<Md5Digest>,
+}
+
+/// What the server has.
+struct Offer {
+    size: u64,
+    mtime: Mtime,
+    tag: Tag,
+}
+
+/// Where the bytes go.
+enum Target<'a, 'w> {
+    Partial {
+        partial: Partial,
+        progress: Progress,
+        /// Makes checkpoints beside the transfer.
+        syncing: &'a Worker<(), Result<(), StoreError>>,
+        what: String,
+    },
+    /// It was made visible before, and only the tidying-up was missing.
+    There(Md5Digest, Option<Md5Digest>),
+    Pipe(&'a mut Pipe<'w>),
+}
+
+/// An output that takes each byte once.
+struct Pipe<'w> {
+    output: &'w mut dyn Write,
+    tag: Option<Tag>,
+    /// What was written: whole verified segments.
+    progress: Progress,
+    /// The segment that was received but not verified.
+    held: Vec<u8>,
+}
+
+impl Pipe<'_> {
+    fn offered(&mut self, offer: &Offer) -> Result<(), ClientError> {
+        if self.progress.frontier() == 0 {
+            self.progress = Progress::new(offer.size);
+        } else if self.tag.as_ref() != Some(&offer.tag) || self.progress.size() != offer.size {
+            let text = "the file changed on the server after a part of it was written out";
+            return Err(ClientError::Verification(text.to_owned()));
+        }
+        self.tag = Some(offer.tag.clone());
+        self.held.clear();
+        Ok(())
+    }
+}
+
+/// One attempt over one connection.
+struct Attempt<'a> {
+    client: &'a Client,
+    line: Line,
+    engine: Engine,
+    observer: &'a mut dyn Observer,
+    gain: &'a mut Gain,
+    totals: &'a mut Totals,
+}
+
+/// When the journal was last brought up to date.
+struct Checkpoint {
+    at: Instant,
+    bytes: u64,
+    running: bool,
+}
+
+impl<'a> Attempt<'a> {
+    fn begin(
+        client: &'a Client,
+        observer: &'a mut dyn Observer,
+        gain: &'a mut Gain,
+        totals: &'a mut Totals,
+    ) -> Result<Self, ClientError> {
+        observer.event(Event::Connecting);
+        let line = client.connect()?;
+        Ok(Self { client, line, engine: Engine::new(), observer, gain, totals })
+    }
+
+    fn run<'t, 'w: 't>(
+        mut self,
+        remote: &RemotePath,
+        open: impl FnOnce(&Offer) -> Result<Target<'t, 'w>, ClientError>,
+    ) -> Result<Done, ClientError> {
+        let digest = self.client.options.digest;
+        self.line.send_line(&Command::Get { path: remote.clone(), digest })?;
+        let reply = self.line.read_reply()?;
+        if reply.code != Code::Found {
+            return Err(ClientError::from_reply(reply));
+        }
+        let offer = Offer {
+            size: reply.bytes("size")?,
+            mtime: reply.get("mtime")?,
+            tag: reply.get("tag")?,
+        };
+        let mut target = open(&offer)?;
+        let progress = match &target {
+            Target::There(root, md5) => {
+                return Ok(Done { size: offer.size, root: *root, md5: *md5 });
+            }
+            Target::Partial { progress, .. } => progress.clone(),
+            Target::Pipe(pipe) => pipe.progress.clone(),
+        };
+        let mut incoming = Incoming::new(progress, digest);
+        let result = self.receive(&offer, &mut incoming, &mut target);
+        self.totals.moved += incoming.received_bytes();
+        self.keep(&mut incoming, &mut target);
+        result
+    }
+
+    /// After the end, good or bad: what was received is kept.
+    fn keep(&mut self, incoming: &mut Incoming, target: &mut Target<'_, '_>) {
+        match target {
+            Target::Partial { partial, .. } => {
+                // Fails after a commit, and after a sync that failed: then there is nothing to
+                // keep.
+                let _ = partial.note(incoming.take_mark());
+            }
+            Target::Pipe(pipe) => {
+                // Only what was written out counts; the MD5 is that of the same bytes.
+                let written = pipe.progress.frontier();
+                let _ = incoming.take_mark();
+                let mut progress = incoming.progress().clone();
+                progress.lower(written);
+                pipe.progress = progress;
+            }
+            Target::There(..) => {}
+        }
+    }
+
+    fn receive(
+        &mut self,
+        offer: &Offer,
+        incoming: &mut Incoming,
+        target: &mut Target<'_, '_>,
+    ) -> Result<Done, ClientError> {
+        let progress = incoming.progress();
+        let already = progress.good_bytes();
+        self.totals.already.get_or_insert(already);
+        self.observer.event(Event::Begin { size: offer.size, already });
+        if progress.frontier() == 0 {
+            self.line.send_line(&Reply::new(Code::Nothing))?;
+        } else {
+            let bad = progress.bad_runs();
+            let line = Reply::new(Code::Have).with("offset", progress.frontier());
+            let line = line.with("tag", &offer.tag);
+            let line = if bad.is_empty() { line } else { line.with("bad", bad) };
+            self.line.send_line(&line)?;
+        }
+        let reply = self.line.read_reply()?;
+        if !matches!(reply.code, Code::Continue | Code::NothingLeft) {
+            return Err(ClientError::from_reply(reply));
+        }
+        self.observer.event(Event::Phase(Phase::Receiving));
+        let mut checkpoint = Checkpoint { at: Instant::now(), bytes: 0, running: false };
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let have = self.line.receive(&mut buffer)?;
+            let input = buffer.get(..have).unwrap_or_default();
+            match self.chunk(incoming, target, input)? {
+                None => self.checkpoint(incoming, target, &mut checkpoint),
+                Some(Settled::Whole) => return self.finish(incoming, target),
+                Some(Settled::Differs(want)) => {
+                    incoming.next_round()?;
+                    // First the journal has to know what will be overwritten.
+                    if let Target::Partial { partial, what, .. } = target {
+                        let marked = partial.checkpoint(incoming.take_mark());
+                        marked.map_err(|error| ClientError::Local { what: what.clone(), error })?;
+                    }
+                    self.line.send_line(&Reply::new(Code::Differs).with("want", want))?;
+                }
+                Some(Settled::Aborted(reply)) => return Err(ClientError::from_reply(reply)),
+                Some(Settled::Good | Settled::Bad { .. }) => {}
+            }
+        }
+    }
+
+    /// Takes one chunk of the stream; returns what ended the round, if something did.
+    fn chunk(
+        &mut self,
+        incoming: &mut Incoming,
+        target: &mut Target<'_, '_>,
+        input: &[u8],
+    ) -> Result<Option<Settled>, ClientError> {
+        let (mut pieces, mut jobs): (Vec<Piece>, Vec<LeafJob>) = (Vec::new(), Vec::new());
+        let parsed = incoming.parse(input, &mut pieces, &mut jobs);
+        run_jobs(&self.engine, &mut jobs, input);
+        // Written before it is told: a leaf that could not be written is never marked.
+        for piece in &pieces {
+            if let Piece::Data { offset, range } = piece {
+                let bytes = input.get(range.clone()).unwrap_or_default();
+                write(target, *offset, bytes)?;
+            }
+        }
+        incoming.hashed(jobs.into_iter(), &self.engine);
+        let mut ended = None;
+        for piece in pieces {
+            match piece {
+                Piece::Data { offset, range } => {
+                    incoming.wrote(offset, input.get(range).unwrap_or_default());
+                }
+                Piece::Frame(frame) => ended = self.settle(incoming, target, frame)?,
+            }
+        }
+        let there = incoming.progress().good_bytes();
+        self.gain.reached(there);
+        self.observer.event(Event::Position(there));
+        let taken = parsed?;
+        self.line.unread(input.get(taken..).unwrap_or_default());
+        Ok(ended)
+    }
+
+    fn settle(
+        &mut self,
+        incoming: &mut Incoming,
+        target: &mut Target<'_, '_>,
+        frame: Frame,
+    ) -> Result<Option<Settled>, ClientError> {
+        let number = match &frame {
+            Frame::Segment { segment, .. } => Some(*segment),
+            Frame::End { .. } | Frame::Abort(_) => None,
+        };
+        let settled = incoming.settle(frame)?;
+        match (&settled, target) {
+            (Settled::Bad { segment }, target) => {
+                self.observer.event(Event::SegmentBad(*segment));
+                if matches!(target, Target::Pipe(_)) {
+                    // What is written out can't be mended: begin again before it.
+                    let text = format!("segment {segment} came out wrong");
+                    return Err(ClientError::Broken(text));
+                }
+            }
+            (Settled::Good, Target::Pipe(pipe)) => pipe.verified(number, incoming.progress())?,
+            (Settled::Good, Target::Partial { .. } | Target::There(..)) => {}
+            (Settled::Differs(_) | Settled::Whole | Settled::Aborted(_), _) => {
+                return Ok(Some(settled));
+            }
+        }
+        Ok(None)
+    }
+
+    fn checkpoint(
+        &mut self,
+        incoming: &mut Incoming,
+        target: &Target<'_, '_>,
+        last: &mut Checkpoint,
+    ) {
+        let Target::Partial { partial, syncing, .. } = target else {
+            return;
+        };
+        if syncing.poll().is_some() {
+            last.running = false;
+        }
+        let bytes = incoming.received_bytes() - last.bytes;
+        let due = bytes >= CHECKPOINT_BYTES || last.at.elapsed() >= CHECKPOINT_INTERVAL;
+        if last.running || bytes == 0 || !due {
+            return;
+        }
+        *last = Checkpoint { at: Instant::now(), bytes: incoming.received_bytes(), running: true };
+        let (partial, mark) = (partial.clone(), incoming.take_mark());
+        // If it fails, so does the commit: the partial remembers.
+        syncing.submit((), move || partial.checkpoint(mark));
+    }
+
+    /// Everything is here: the MD5 of the whole file, if it was asked for, then the commit.
+    fn finish(
+        &mut self,
+        incoming: &mut Incoming,
+        target: &mut Target<'_, '_>,
+    ) -> Result<Done, ClientError> {
+        self.observer.event(Event::Phase(Phase::Verifying));
+        let pending = incoming.md5_pending();
+        let mut buffer = vec![0; if pending.is_empty() { 0 } else { CHUNK_BYTES }];
+        let mut offset = pending.start;
+        while offset < pending.end {
+            let Target::Partial { partial, what, .. } = &*target else {
+                let text = "the MD5 of the whole file was lost with the line";
+                return Err(ClientError::Verification(text.to_owned()));
+            };
+            let read = partial.read(offset, &mut buffer);
+            let have = read.map_err(|error| ClientError::Local { what: what.clone(), error })?;
+            let left = usize::try_from(pending.end - offset).unwrap_or(usize::MAX);
+            let have = have.min(left);
+            if have == 0 {
+                let text = "the partial became shorter while it was read";
+                return Err(ClientError::Verification(text.to_owned()));
+            }
+            incoming.md5_read(buffer.get(..have).unwrap_or_default());
+            offset += have as u64;
+            if self.client.options.stop.is_set() {
+                return Err(ClientError::Interrupted);
+            }
+        }
+        let md5 = incoming.check_md5()?;
+        let root = incoming.progress().root();
+        let text = || ClientError::Verification("segments are missing".to_owned());
+        let root = root.ok_or_else(text)?;
+        match target {
+            Target::Partial { partial, what, .. } => {
+                let committed = partial.commit(incoming.take_mark(), root, md5);
+                committed.map_err(|error| ClientError::Local { what: what.clone(), error })?;
+            }
+            Target::Pipe(pipe) => pipe.output.flush().map_err(output_error)?,
+            Target::There(..) => {}
+        }
+        // The file is there: a line that breaks now loses nothing but a word.
+        let _ = self.line.send_line(&Reply::new(Code::Identical));
+        Ok(Done { size: incoming.progress().size(), root, md5 })
+    }
+}
+
+fn write(target: &mut Target<'_, '_>, offset: u64, bytes: &[u8]) -> Result<(), ClientError> {
+    match target {
+        Target::Partial { partial, what, .. } => partial
+            .write(offset, bytes)
+            .map_err(|error| ClientError::Local { what: what.clone(), error }),
+        Target::Pipe(pipe) => {
+            pipe.held.extend_from_slice(bytes);
+            Ok(())
+        }
+        Target::There(..) => Ok(()),
+    }
+}
+
+impl Pipe<'_> {
+    /// A segment is verified: out with it.
+    fn verified(&mut self, segment: Option<u64>, progress: &Progress) -> Result<(), ClientError> {
+        // Digests of what was written out before come again with each attempt.
+        if segment.is_none_or(|segment| segment * SEGMENT_BYTES < self.progress.frontier()) {
+            return Ok(());
+        }
+        let start = self.progress.frontier();
+        let length = (self.progress.size() - start).min(SEGMENT_BYTES);
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.held.len());
+        let bytes = self.held.get(..length).unwrap_or_default();
+        self.output.write_all(bytes).map_err(output_error)?;
+        self.held.drain(..length);
+        let mut written = progress.clone();
+        written.lower(start + length as u64);
+        self.progress = written;
+        Ok(())
+    }
+}
+
+fn output_error(error: io::Error) -> ClientError {
+    ClientError::Output { what: "writing to the output", error }
+}

@@ -1,0 +1,247 @@
+//! The line to a server: a non-blocking socket that is waited for with a limit, so that neither a
+//! silent server nor a full buffer holds the client longer than it wants, and Ctrl-C ends a wait.
+
+use std::{
+    io::{self, IoSlice, Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Client, ClientError, Stop};
+use crate::{
+    limits::LINE_BYTES_MAX,
+    wire::{Code, Reply, VERSION, next_line},
+};
+
+/// Bytes read at once while lines are awaited.
+const READ_BYTES: usize = 16 << 10;
+
+/// A stop that comes from another thread sends no signal: waits look at it now and then.
+const LOOK_AT_STOP: Duration = Duration::from_millis(100);
+
+/// A connection that was greeted.
+#[derive(Debug)]
+pub(super) struct Line {
+    socket: TcpStream,
+    input: Vec<u8>,
+    searched: usize,
+    timeout: Duration,
+    stop: Stop,
+}
+
+/// What a socket is ready for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ready {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+}
+
+impl Client {
+    /// Connects and reads the greeting.
+    pub(super) fn connect(&self) -> Result<Line, ClientError> {
+        let address = self.address();
+        let found = (&*self.host, self.port).to_socket_addrs().map_err(|error| {
+            ClientError::Broken(format!("can't find the address of {}: {error}", self.host))
+        })?;
+        let mut last = format!("{} has no address", self.host);
+        for candidate in found {
+            let options = &self.options;
+            match connect(candidate, options.timeout, &options.stop) {
+                Ok(socket) => return Line::greeted(socket, options.timeout, options.stop.clone()),
+                Err(ClientError::Broken(reason)) => {
+                    last = format!("can't connect to {address}: {reason}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ClientError::Broken(last))
+    }
+}
+
+fn connect(
+    address: std::net::SocketAddr,
+    timeout: Duration,
+    stop: &Stop,
+) -> Result<TcpStream, ClientError> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
+            let stream: TcpStream = socket.try_clone()?.into();
+            wait(&stream, PollFlags::OUT, timeout, stop)?;
+            if let Some(error) = socket.take_error()? {
+                return Err(error.into());
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+/// Waits until the socket is ready for one of `flags`.
+fn wait(
+    socket: &TcpStream,
+    flags: PollFlags,
+    timeout: Duration,
+    stop: &Stop,
+) -> Result<Ready, ClientError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if stop.is_set() {
+            return Err(ClientError::Interrupted);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let step = Timespec::try_from(left.min(LOOK_AT_STOP)).unwrap_or_default();
+        let mut fds = [PollFd::new(socket, flags)];
+        match poll(&mut fds, Some(&step)) {
+            Ok(0) if left.is_zero() && !timeout.is_zero() => {
+                let patience = humantime::format_duration(timeout);
+                return Err(ClientError::Broken(format!("no byte for {patience}")));
+            }
+            Ok(0) if timeout.is_zero() => {
+                return Ok(Ready { readable: false, writable: false });
+            }
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => {
+                let found = fds.map(|fd| fd.revents());
+                let any = |flag| found.iter().any(|events| events.intersects(flag));
+                let broken = PollFlags::ERR | PollFlags::HUP;
+                return Ok(Ready {
+                    readable: any(PollFlags::IN | broken),
+                    writable: any(PollFlags::OUT | broken),
+                });
+            }
+            Err(errno) => return Err(io::Error::from(errno).into()),
+        }
+    }
+}
+
+impl Line {
+    /// Reads the greeting and checks that the server speaks our language.
+    fn greeted(socket: TcpStream, timeout: Duration, stop: Stop) -> Result<Self, ClientError> {
+        let mut line = Self { socket, input: Vec::new(), searched: 0, timeout, stop };
+        let greeting = line.read_reply()?;
+        if greeting.code != Code::Greeting {
+            return Err(ClientError::from_reply(greeting));
+        }
+        if greeting.message().split(' ').next() != Some(VERSION) {
+            let text = format!("the server does not speak {VERSION}: {}", greeting.message());
+            return Err(ClientError::Refused(Reply::text(Code::Greeting, &text)));
+        }
+        Ok(line)
+    }
+
+    /// Sends one line.
+    pub(super) fn send_line(&mut self, line: &impl std::fmt::Display) -> Result<(), ClientError> {
+        self.send(format!("{line}\n").as_bytes())
+    }
+
+    /// Sends all of `bytes`.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            match self.write(&[IoSlice::new(rest)])? {
+                0 => {
+                    self.wait_for(PollFlags::OUT)?;
+                }
+                written => done += written,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the line takes at once; returns how many bytes that were.
+    pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ClientError> {
+        loop {
+            match self.socket.write_vectored(slices) {
+                Ok(0) => return Err(ClientError::Broken("the line takes nothing".to_owned())),
+                Ok(written) => return Ok(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn wait_for(&self, flags: PollFlags) -> Result<Ready, ClientError> {
+        wait(&self.socket, flags, self.timeout, &self.stop)
+    }
+
+    /// What the socket is ready for now, without waiting.
+    pub(super) fn ready_now(&self) -> Result<Ready, ClientError> {
+        let both = PollFlags::IN | PollFlags::OUT;
+        let mut ready = wait(&self.socket, both, Duration::ZERO, &self.stop)?;
+        ready.readable |= !self.input.is_empty();
+        Ok(ready)
+    }
+
+    /// Waits until something can be sent or has come in.
+    pub(super) fn wait_ready(&self) -> Result<Ready, ClientError> {
+        self.wait_for(PollFlags::IN | PollFlags::OUT)
+    }
+
+    /// Reads the next line that is not a mere sign of life.
+    pub(super) fn read_reply(&mut self) -> Result<Reply, ClientError> {
+        loop {
+            let reply = self.read_any_reply()?;
+            if reply.code != Code::Working {
+                return Ok(reply);
+            }
+        }
+    }
+
+    fn read_any_reply(&mut self) -> Result<Reply, ClientError> {
+        loop {
+            if let Some((line, taken)) = next_line(&self.input, &mut self.searched)? {
+                let reply = Reply::parse(line);
+                self.input.drain(..taken);
+                return Ok(reply?);
+            }
+            debug_assert!(self.input.len() <= LINE_BYTES_MAX + 1, "next_line limits it");
+            let mut buffer = [0; READ_BYTES];
+            let have = self.receive(&mut buffer)?;
+            self.input.extend_from_slice(buffer.get(..have).unwrap_or_default());
+        }
+    }
+
+    /// Reads bytes, first those that came behind the last line; waits for at least one. Goes on
+    /// as long as more is there, so that a fast line fills the buffer.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, ClientError> {
+        let kept = self.input.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..kept), self.input.get(..kept)) {
+            to.copy_from_slice(from);
+        }
+        self.input.drain(..kept);
+        let mut have = kept;
+        while let Some(room) = buffer.get_mut(have..).filter(|room| !room.is_empty()) {
+            match self.socket.read(room) {
+                Ok(0) if have > 0 => break,
+                Ok(0) => return Err(ClientError::Broken("the server closed the line".to_owned())),
+                Ok(bytes) => have += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && have > 0 => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_for(PollFlags::IN)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What came before the break is still good.
+                Err(_) if have > 0 => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(have)
+    }
+
+    /// Puts bytes back that came behind what was asked for.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.searched = 0;
+        self.input.splice(..0, bytes.iter().copied());
+    }
+}

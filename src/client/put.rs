@@ -1,0 +1,365 @@
+//! Uploads: the sending end.
+
+use std::{io::IoSlice, path::Path};
+
+use super::{Client, ClientError, Event, Observer, Phase, Transferred, line::Line, retry::Gain};
+use crate::{
+    digest::{Engine, FileMd5, Md5Digest, TreeHasher},
+    limits::CHUNK_BYTES,
+    session::{Outgoing, Read, run_jobs},
+    store::{Source, StoreError},
+    wire::{
+        Code, Command, DigestChoice, Frame, PutOffer, RemotePath, Reply, SegmentRuns, frame_bytes,
+    },
+};
+
+impl Client {
+    /// Puts a local file onto the server, where it appears only whole.
+    ///
+    /// # Errors
+    /// [`ClientError`]. Whatever it is, what the server has received is kept for another call.
+    pub fn put(
+        &self,
+        local: &Path,
+        remote: &RemotePath,
+        observer: &mut dyn Observer,
+    ) -> Result<Transferred, ClientError> {
+        let mut totals = Totals::default();
+        let (done, breaks) = self.retry(observer, |observer, gain| {
+            observer.event(Event::Connecting);
+            let source = Source::open_local(local).map_err(|error| local_error(local, error))?;
+            let line = self.connect()?;
+            let mut attempt = Attempt {
+                client: self,
+                line,
+                source,
+                local,
+                buffer: vec![0; CHUNK_BYTES],
+                engine: Engine::new(),
+                observer,
+                gain,
+                totals: &mut totals,
+            };
+            attempt.run(remote)
+        })?;
+        Ok(Transferred {
+            size: done.size,
+            already: totals.already.unwrap_or(done.size),
+            moved: totals.moved,
+            breaks,
+            root: done.root,
+            md5: done.md5,
+            unchanged: done.unchanged,
+        })
+    }
+}
+
+/// What adds up over all attempts.
+#[derive(Debug, Default)]
+struct Totals {
+    /// What was there when the first attempt began.
+    already: Option<u64>,
+    /// Data bytes that the line took.
+    moved: u64,
+}
+
+/// How an upload ended.
+struct Done {
+    size: u64,
+    root: Md5Digest,
+    md5: Option<Md5Digest>,
+    unchanged: bool,
+}
+
+/// One attempt over one connection.
+struct Attempt<'a> {
+    client: &'a Client,
+    line: Line,
+    source: Source,
+    local: &'a Path,
+    buffer: Vec<u8>,
+    engine: Engine,
+    observer: &'a mut dyn Observer,
+    gain: &'a mut Gain,
+    totals: &'a mut Totals,
+}
+
+fn local_error(local: &Path, error: StoreError) -> ClientError {
+    ClientError::Local { what: local.display().to_string(), error }
+}
+
+impl Attempt<'_> {
+    fn run(&mut self, remote: &RemotePath) -> Result<Done, ClientError> {
+        let identity = *self.source.identity();
+        let digest = self.client.options.digest;
+        self.line.send_line(&Command::Put(PutOffer {
+            path: remote.clone(),
+            size: identity.size,
+            mtime: identity.mtime,
+            tag: identity.tag(),
+            owner: self.client.owner,
+            digest,
+        }))?;
+        let reply = self.line.read_reply()?;
+        let reply = match reply.code {
+            Code::NothingLeft => match self.compare(&reply)? {
+                Some(done) => return Ok(done),
+                None => {
+                    self.line.send_line(&Reply::new(Code::Nothing))?;
+                    self.line.read_reply()?
+                }
+            },
+            _ => reply,
+        };
+        let outgoing = self.begin(reply, identity.size, digest)?;
+        self.stream(outgoing)
+    }
+
+    /// The server says that it has this very file: is it so?
+    fn compare(&mut self, reply: &Reply) -> Result<Option<Done>, ClientError> {
+        let theirs: Md5Digest = reply.get("root")?;
+        let size = self.source.identity().size;
+        self.observer.event(Event::Begin { size, already: 0 });
+        self.observer.event(Event::Phase(Phase::Checking));
+        let (root, md5) = self.hash_source()?;
+        if root != theirs {
+            return Ok(None);
+        }
+        self.line.send_line(&Reply::new(Code::Identical))?;
+        let verdict = self.line.read_reply()?;
+        if verdict.code != Code::Identical {
+            return Err(ClientError::from_reply(verdict));
+        }
+        self.totals.already.get_or_insert(size);
+        // A file that this very call sent, whose verdict was lost with the line, is no old one.
+        let unchanged = self.totals.moved == 0;
+        Ok(Some(Done { size, root, md5, unchanged }))
+    }
+
+    fn hash_source(&mut self) -> Result<(Md5Digest, Option<Md5Digest>), ClientError> {
+        let mut tree = TreeHasher::new();
+        let with_md5 = self.client.options.digest == DigestChoice::TreeAndMd5;
+        let mut md5 = with_md5.then(FileMd5::new);
+        let mut offset = 0;
+        loop {
+            let have = self.read(offset, CHUNK_BYTES)?;
+            let bytes = self.buffer.get(..have).unwrap_or_default();
+            tree.update(&self.engine, bytes);
+            if let Some(md5) = &mut md5 {
+                md5.update(bytes);
+            }
+            offset += have as u64;
+            self.observer.event(Event::Position(offset));
+            if have == 0 || offset >= self.source.identity().size {
+                break;
+            }
+            if self.client.options.stop.is_set() {
+                return Err(ClientError::Interrupted);
+            }
+        }
+        self.check_unchanged()?;
+        Ok((tree.finish().root, md5.map(FileMd5::finish)))
+    }
+
+    fn read(&mut self, offset: u64, length: usize) -> Result<usize, ClientError> {
+        let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+        self.source.read(offset, buffer).map_err(|error| local_error(self.local, error))
+    }
+
+    /// A source that changed is sent anew, as the version that it is now.
+    fn check_unchanged(&self) -> Result<(), ClientError> {
+        if self.source.is_unchanged() {
+            return Ok(());
+        }
+        let name = self.local.display();
+        Err(ClientError::Broken(format!("{name} changed while it was sent")))
+    }
+
+    /// Agrees with the server on where to go on.
+    fn begin(
+        &mut self,
+        mut reply: Reply,
+        size: u64,
+        digest: DigestChoice,
+    ) -> Result<Outgoing, ClientError> {
+        loop {
+            let none = SegmentRuns::default();
+            let start = match reply.code {
+                Code::Nothing => Outgoing::new(size, 0, &none, digest),
+                Code::Have => {
+                    let bad = match reply.field("bad") {
+                        Some(bad) => SegmentRuns::parse(bad),
+                        None => Some(none),
+                    };
+                    let unreadable = || ClientError::unexpected(&reply);
+                    let bad = bad.ok_or_else(unreadable)?;
+                    Outgoing::new(size, reply.bytes("offset")?, &bad, digest)
+                }
+                _ => return Err(ClientError::from_reply(reply)),
+            };
+            let Ok(outgoing) = start else {
+                // What the server has can't be of this file: start over.
+                self.line.send_line(&Reply::new(Code::Nothing))?;
+                reply = self.line.read_reply()?;
+                continue;
+            };
+            let (offset, left) = (outgoing.offset(), outgoing.left_bytes());
+            if left == 0 && size > 0 {
+                self.line.send_line(&Reply::new(Code::NothingLeft))?;
+            } else {
+                let line = Reply::new(Code::Continue).with("offset", offset);
+                self.line.send_line(&line.with("length", left))?;
+            }
+            let already = size - left;
+            self.totals.already.get_or_insert(already);
+            self.gain.reached(already);
+            self.observer.event(Event::Begin { size, already });
+            self.observer.event(Event::Phase(Phase::Sending));
+            return Ok(outgoing);
+        }
+    }
+
+    /// Sends rounds until the server has everything.
+    fn stream(&mut self, mut outgoing: Outgoing) -> Result<Done, ClientError> {
+        loop {
+            let sent_before = outgoing.sent_bytes();
+            let round = self.round(&mut outgoing);
+            self.totals.moved += outgoing.sent_bytes() - sent_before;
+            round?;
+            self.observer.event(Event::Phase(Phase::Verifying));
+            let reply = self.line.read_reply()?;
+            match reply.code {
+                Code::Identical => {
+                    let (root, md5) = outgoing.digests();
+                    let theirs = reply.get("root")?;
+                    let root = root.filter(|&root| root == theirs).ok_or_else(|| {
+                        let text = "the server names another root than was sent";
+                        ClientError::Verification(text.to_owned())
+                    })?;
+                    let size = outgoing.size();
+                    return Ok(Done { size, root, md5, unchanged: false });
+                }
+                Code::Differs => match reply.field("want").and_then(SegmentRuns::parse) {
+                    Some(want) => {
+                        for segment in want.segments() {
+                            self.observer.event(Event::SegmentBad(segment));
+                        }
+                        if outgoing.again(&want).is_err() {
+                            return Err(ClientError::unexpected(&reply));
+                        }
+                        self.observer.event(Event::Phase(Phase::Sending));
+                    }
+                    None => return Err(ClientError::from_reply(reply)),
+                },
+                _ => return Err(ClientError::from_reply(reply)),
+            }
+        }
+    }
+
+    /// Sends everything that is wanted, and the digests.
+    fn round(&mut self, outgoing: &mut Outgoing) -> Result<(), ClientError> {
+        // What is to go before the next data: digests, and the head of a data frame.
+        let mut frames = Vec::new();
+        // What of the file is in the buffer.
+        let mut loaded = Read { offset: 0, length: 0 };
+        loop {
+            while let Some(frame) = outgoing.next_frame() {
+                if matches!(frame, Frame::End { .. }) {
+                    self.check_unchanged()?;
+                }
+                frames.extend(frame_bytes(&frame));
+            }
+            if outgoing.has_ended() {
+                return self.line.send(&frames);
+            }
+            let ready = self.line.ready_now()?;
+            if ready.readable {
+                // While frames are sent, a server speaks only to refuse.
+                let reply = self.line.read_reply()?;
+                return Err(ClientError::from_reply(reply));
+            }
+            match (outgoing.next_to_send(), outgoing.next_to_check()) {
+                (Some(read), check) if ready.writable || check.is_none() => {
+                    if !ready.writable {
+                        self.line.wait_ready()?;
+                        continue;
+                    }
+                    self.send(outgoing, read, &mut loaded, &mut frames)?;
+                }
+                (_, Some(read)) => {
+                    loaded.length = 0;
+                    self.check(outgoing, read)?;
+                }
+                (_, None) => {
+                    return Err(ClientError::Broken("nothing to send and no end".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        outgoing: &mut Outgoing,
+        read: Read,
+        loaded: &mut Read,
+        frames: &mut Vec<u8>,
+    ) -> Result<(), ClientError> {
+        let end = loaded.offset + loaded.length as u64;
+        if !(loaded.offset..end).contains(&read.offset) {
+            self.load(outgoing, read)?;
+            *loaded = read;
+        }
+        let skip = usize::try_from(read.offset - loaded.offset).unwrap_or(0);
+        let payload = self.buffer.get(skip..loaded.length).unwrap_or_default();
+        let payload = payload.get(..read.length.min(payload.len())).unwrap_or_default();
+        if let Some(header) = outgoing.data_header(payload.len()) {
+            frames.extend(header.to_bytes());
+        }
+        let written = self.line.write(&[IoSlice::new(frames), IoSlice::new(payload)])?;
+        let of_frames = written.min(frames.len());
+        frames.drain(..of_frames);
+        outgoing.sent(written - of_frames);
+        let there = outgoing.size() - outgoing.left_bytes();
+        self.observer.event(Event::Position(there));
+        Ok(())
+    }
+
+    /// Reads and hashes what is to be sent next.
+    fn load(&mut self, outgoing: &mut Outgoing, read: Read) -> Result<(), ClientError> {
+        let have = self.read_all(read)?;
+        let mut jobs = Vec::new();
+        outgoing.read_to_send(read, 0..have, &mut jobs);
+        let bytes = self.buffer.get(..have).unwrap_or_default();
+        run_jobs(&self.engine, &mut jobs, bytes);
+        outgoing.hashed(jobs.into_iter(), &self.engine);
+        outgoing.follow_md5(read.offset, bytes);
+        Ok(())
+    }
+
+    /// Reads and hashes what only has to be checked.
+    fn check(&mut self, outgoing: &mut Outgoing, read: Read) -> Result<(), ClientError> {
+        let have = self.read_all(read)?;
+        let mut jobs = Vec::new();
+        let bytes = self.buffer.get(..have).unwrap_or_default();
+        outgoing.read_to_check(read, 0..have, bytes, &mut jobs);
+        run_jobs(&self.engine, &mut jobs, bytes);
+        outgoing.hashed(jobs.into_iter(), &self.engine);
+        if outgoing.left_bytes() == 0 {
+            self.observer.event(Event::Phase(Phase::Checking));
+            let there = outgoing.size() - outgoing.left_to_check_bytes();
+            self.observer.event(Event::Position(there));
+        }
+        Ok(())
+    }
+
+    /// Reads all that was asked for: less means that the source became shorter.
+    fn read_all(&mut self, read: Read) -> Result<usize, ClientError> {
+        let have = self.read(read.offset, read.length)?;
+        if have < read.length {
+            self.check_unchanged()?;
+            let name = self.local.display();
+            return Err(ClientError::Broken(format!("{name} became shorter while it was sent")));
+        }
+        Ok(have)
+    }
+}

@@ -1,0 +1,141 @@
+//! `tow://host[:port]/path`.
+
+use std::{fmt, str::FromStr};
+
+use crate::wire::{PathError, RemotePath, decode};
+
+/// The port of `towd` unless it is told otherwise.
+pub const DEFAULT_PORT: u16 = 8690;
+
+/// Where something is on a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// Name or address; IPv6 without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The path below the server's root.
+    pub path: RemotePath,
+    /// Whether the path was written with a slash at its end: a directory is meant.
+    pub is_dir: bool,
+}
+
+/// Why a URL was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It does not begin with `tow://`.
+    #[error("'{0}' is no tow URL: write tow://HOST[:PORT]/PATH")]
+    Scheme(String),
+    /// No host in it.
+    #[error("the URL has no host: write tow://HOST[:PORT]/PATH")]
+    Host,
+    /// The port is no number from 1 to 65535.
+    #[error("'{0}' is no port: a number from 1 to 65535 is needed")]
+    Port(String),
+    /// A user name, which there is no use for yet.
+    #[error("user names in URLs are not supported: this server has no logins yet")]
+    User,
+    /// The path.
+    #[error("bad path in the URL: {0}")]
+    Path(#[from] PathError),
+}
+
+impl FromStr for Url {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let rest = text.strip_prefix("tow://").ok_or_else(|| UrlError::Scheme(safe(text)))?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.contains('@') {
+            return Err(UrlError::User);
+        }
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(v6) => v6.split_once(']').ok_or(UrlError::Host)?,
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => DEFAULT_PORT,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|&port| port > 0)
+                .ok_or_else(|| UrlError::Port(safe(port)))?,
+            None => return Err(UrlError::Host),
+        };
+        if host.is_empty() {
+            return Err(UrlError::Host);
+        }
+        let (path, is_dir) = (RemotePath::new(&path_bytes(path)?)?, path.ends_with('/'));
+        let is_dir = is_dir || path.is_root();
+        Ok(Self { host: host.to_owned(), port, path, is_dir })
+    }
+}
+
+/// A path as people type it: what is percent-encoded is decoded, all else is taken as it stands.
+fn path_bytes(path: &str) -> Result<Vec<u8>, PathError> {
+    let mut bytes = Vec::new();
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let (plain, encoded) = rest.split_at(at);
+        bytes.extend_from_slice(plain.as_bytes());
+        let (byte, behind) = encoded.split_at_checked(3).ok_or(PathError::Encoding)?;
+        bytes.extend(decode(byte)?);
+        rest = behind;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+/// Nothing that is printed carries a control character.
+fn safe(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Host and port as they stand in a URL.
+pub(super) fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tow://{}{}", host_port(&self.host, self.port), self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_port_and_path_are_taken_apart() {
+        for (text, host, port, path) in [
+            ("tow://h/a", "h", 8690, &b"a"[..]),
+            ("tow://h", "h", 8690, b""),
+            ("tow://h:9/a b/", "h", 9, b"a b"),
+            ("tow://[::1]:9/a%20b%ff", "::1", 9, b"a b\xff"),
+            ("tow://[::1]", "::1", 8690, b""),
+            ("tow://h/a=b?c#d", "h", 8690, b"a=b?c#d"),
+        ] {
+            let url: Url = text.parse().unwrap();
+            assert_eq!((&*url.host, url.port, url.path.as_bytes()), (host, port, path), "{text}");
+        }
+        assert!("tow://h/d/".parse::<Url>().unwrap().is_dir);
+        assert!(!"tow://h/d".parse::<Url>().unwrap().is_dir);
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_a_hint() {
+        for (text, error) in [
+            ("http://h/", UrlError::Scheme("http://h/".to_owned())),
+            ("tow:///x", UrlError::Host),
+            ("tow://:8/x", UrlError::Host),
+            ("tow://h:0/x", UrlError::Port("0".to_owned())),
+            ("tow://h:99999/x", UrlError::Port("99999".to_owned())),
+            ("tow://u@h/x", UrlError::User),
+            ("tow://h/../x", UrlError::Path(PathError::Parent)),
+            ("tow://h/a%2", UrlError::Path(PathError::Encoding)),
+        ] {
+            assert_eq!(text.parse::<Url>(), Err(error), "{text}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a session asks for, and what comes back: its vocabulary, without any of its rules.
+
+use std::time::Instant;
+
+use crate::{
+    digest::Md5Digest,
+    progress::{Mark, Progress},
+    wire::{Mtime, PutOffer, RemotePath, Reply, Tag},
+};
+
+/// What the session wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this line.
+    Reply(Reply),
+    /// Work that may wait for a disk. Its [`Outcome`] comes back by [`Session::handle_outcome`].
+    Start(JobId, Job),
+    /// Let go of the source or the partial that is open; append the mark to the journal first.
+    Release(Option<Mark>),
+    /// A transfer is over.
+    Report(Report),
+    /// Close the connection once everything has been sent.
+    Close,
+}
+
+/// Tells the jobs of one session apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobId(pub u64);
+
+/// Work for the disk.
+#[derive(Debug)]
+pub enum Job {
+    /// Open a file to be read.
+    OpenSource(RemotePath),
+    /// Open or make the partial for an upload. `fresh` forgets what there is of it.
+    OpenPartial {
+        /// What the client offers.
+        offer: PutOffer,
+        /// Whether to forget what is there.
+        fresh: bool,
+    },
+    /// Make what was written so far durable, then say so in the journal.
+    Checkpoint(Mark),
+    /// Make the file durable, then visible.
+    Commit {
+        /// The last step of the journal.
+        mark: Mark,
+        /// Root over the whole file.
+        root: Md5Digest,
+        /// MD5 of the whole file, if it was asked for.
+        md5: Option<Md5Digest>,
+    },
+    /// One page of a directory.
+    List {
+        /// Which directory.
+        path: RemotePath,
+        /// Where the page starts.
+        from: u64,
+    },
+    /// Kind, size and times.
+    Stat(RemotePath),
+    /// Make a directory.
+    MakeDir(RemotePath),
+    /// Remove a file.
+    Remove(RemotePath),
+    /// Remove an empty directory.
+    RemoveDir(RemotePath),
+    /// Rename.
+    Move(RemotePath, RemotePath),
+}
+
+/// What came of a [`Job`].
+#[derive(Debug)]
+pub enum Outcome {
+    /// The file is open and belongs to the connection.
+    SourceOpened {
+        /// Size in bytes.
+        size: u64,
+        /// Modification time.
+        mtime: Mtime,
+        /// Which version of it this is.
+        tag: Tag,
+    },
+    /// The partial is open and belongs to the connection.
+    PartialOpened {
+        /// What is there of it.
+        progress: Progress,
+        /// The version of the source that it was made from, if anything is there.
+        tag: Option<Tag>,
+    },
+    /// This very version was committed before: its verdict may have been lost with the line.
+    CommittedBefore {
+        /// Root over the whole file.
+        root: Md5Digest,
+        /// MD5 of the whole file, if it is known.
+        md5: Option<Md5Digest>,
+    },
+    /// The checkpoint is durable.
+    Checkpointed,
+    /// The file is durable and visible.
+    Committed,
+    /// Lines to answer with.
+    Answer(Vec<Reply>),
+    /// It failed; nothing of the job belongs to the connection.
+    Failed(Reply),
+}
+
+/// Which way a file went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the client.
+    Get,
+    /// To the server.
+    Put,
+}
+
+/// How a transfer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Both sides have the same bytes.
+    Identical,
+    /// The client had all of it already.
+    Unchanged,
+    /// It ended before that, for this reason.
+    Unfinished(String),
+}
+
+/// One finished transfer, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Which way.
+    pub direction: Direction,
+    /// Which file.
+    pub path: RemotePath,
+    /// The offset it went on from, in bytes.
+    pub offset: u64,
+    /// Data bytes moved, those that went again counted again.
+    pub bytes: u64,
+    /// When it began, as the time was given.
+    pub began: Instant,
+    /// Root over the whole file, if it is known.
+    pub root: Option<Md5Digest>,
+    /// MD5 of the whole file, if it was asked for.
+    pub md5: Option<Md5Digest>,
+    /// How it ended.
+    pub verdict: Verdict,
+}

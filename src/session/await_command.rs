@@ -1,0 +1,122 @@
+//! AwaitCommand: a line becomes a job, its outcome an answer or an offer.
+
+use std::time::Instant;
+
+use super::{
+    Action, Job, Outcome, Session, lost_job,
+    state::{Offer, State, Work},
+};
+use crate::{
+    digest::FileMd5,
+    progress::Progress,
+    wire::{Code, Command, PutOffer, Reply, Tag},
+};
+
+impl Session {
+    /// A command line.
+    pub(super) fn command(&mut self, line: &[u8], now: Instant) {
+        let command = match Command::parse(line) {
+            Ok(command) => command,
+            Err(error) => {
+                return self.answer(Reply::text(error.code(), &error.to_string()), now);
+            }
+        };
+        let (work, job) = match command {
+            Command::Get { path, digest } => {
+                let job = Job::OpenSource(path.clone());
+                (Work::OpenSource(path, digest), job)
+            }
+            Command::Put(offer) => return self.open_partial(offer, false, now),
+            Command::Md5 { path } => (Work::OpenForMd5, Job::OpenSource(path)),
+            Command::List { path, from } => (Work::Answer, Job::List { path, from }),
+            Command::Stat { path } => (Work::Answer, Job::Stat(path)),
+            Command::MakeDir { path } => (Work::Answer, Job::MakeDir(path)),
+            Command::Remove { path } => (Work::Answer, Job::Remove(path)),
+            Command::RemoveDir { path } => (Work::Answer, Job::RemoveDir(path)),
+            Command::Move { from, to } => (Work::Answer, Job::Move(from, to)),
+            Command::Noop => return self.answer(Reply::new(Code::Done), now),
+            Command::Quit => {
+                let state = State::AwaitCommand(Work::Idle);
+                return self.refuse(state, Code::Bye, "goodbye", now);
+            }
+        };
+        self.enter_waiting(State::AwaitCommand(work), job, now);
+    }
+
+    /// Opens or makes the partial for an upload; `fresh` forgets what there is of it.
+    pub(super) fn open_partial(&mut self, offer: PutOffer, fresh: bool, now: Instant) {
+        let job = Job::OpenPartial { offer: offer.clone(), fresh };
+        self.enter_waiting(State::AwaitCommand(Work::OpenPartial(offer)), job, now);
+    }
+
+    /// The command's job is done.
+    pub(super) fn command_done(&mut self, work: Work, outcome: Outcome, now: Instant) {
+        match (work, outcome) {
+            (Work::OpenSource(path, digest), Outcome::SourceOpened { size, mtime, tag }) => {
+                let reply = Reply::new(Code::Found).with("size", size).with("mtime", mtime);
+                let offer = Offer::Get { path, size, digest };
+                self.offer(offer, reply.with("tag", &tag), now);
+            }
+            (Work::OpenForMd5, Outcome::SourceOpened { size, .. }) => {
+                self.enter(State::AwaitCommand(Work::Md5(FileMd5::new(), size)), now);
+                // An empty file has no bytes to come.
+                self.answer_if_hashed(now);
+            }
+            (Work::OpenPartial(offer), Outcome::PartialOpened { progress, tag }) => {
+                let reply = offer_reply(&progress, tag);
+                self.offer(Offer::Put(offer, progress), reply, now);
+            }
+            (Work::OpenPartial(offer), Outcome::CommittedBefore { root, md5 }) => {
+                let mut reply = Reply::new(Code::NothingLeft).with("root", root);
+                if let Some(md5) = md5 {
+                    reply = reply.with("md5", md5);
+                }
+                self.offer(Offer::Committed(offer, root), reply, now);
+            }
+            (_, Outcome::Answer(lines)) => {
+                self.actions.extend(lines.into_iter().map(Action::Reply));
+                self.await_command(now);
+            }
+            (_, Outcome::Failed(reply)) => self.answer(reply, now),
+            (
+                _,
+                Outcome::SourceOpened { .. }
+                | Outcome::PartialOpened { .. }
+                | Outcome::CommittedBefore { .. }
+                | Outcome::Checkpointed
+                | Outcome::Committed,
+            ) => {
+                self.release(None);
+                self.answer(lost_job(), now);
+            }
+        }
+    }
+
+    fn offer(&mut self, offer: Offer, reply: Reply, now: Instant) {
+        self.reply(reply);
+        self.enter(State::AwaitOffset(offer), now);
+    }
+
+    /// Once the MD5 of a remote file has seen all of it: the answer.
+    pub(super) fn answer_if_hashed(&mut self, now: Instant) {
+        let State::AwaitCommand(Work::Md5(md5, size)) = &self.state else {
+            return;
+        };
+        if md5.position() < *size {
+            return;
+        }
+        let reply = Reply::new(Code::Done).with("md5", md5.clone().finish()).with("size", *size);
+        self.release(None);
+        self.answer(reply, now);
+    }
+}
+
+/// What the server has of a file that is offered.
+fn offer_reply(progress: &Progress, tag: Option<Tag>) -> Reply {
+    let Some(tag) = tag.filter(|_| progress.frontier() > 0) else {
+        return Reply::new(Code::Nothing);
+    };
+    let reply = Reply::new(Code::Have).with("offset", progress.frontier()).with("tag", tag);
+    let bad = progress.bad_runs();
+    if bad.is_empty() { reply } else { reply.with("bad", bad) }
+}

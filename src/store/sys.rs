@@ -1,0 +1,75 @@
+//! The calls by which the store changes what is on the disk, and those that make it durable. All in
+//! one place, so that tests can watch them, and make any of them fail.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::{
+    fs::{self, AtFlags, Mode, OFlags, Timestamps},
+    io::{Result, retry_on_intr},
+};
+
+#[cfg(test)]
+use super::tests::hook::{self, Call};
+
+/// Opens a name in a directory, or makes it.
+pub(super) fn open(dir: impl AsFd, name: &str, flags: OFlags) -> Result<OwnedFd> {
+    #[cfg(test)]
+    hook::call(|| Call::Open)?;
+    retry_on_intr(|| fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR))
+}
+
+/// Writes at an offset; perhaps less than all of `bytes`.
+pub(super) fn pwrite(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<usize> {
+    #[cfg(test)]
+    let bytes = hook::write(file, bytes, offset)?;
+    retry_on_intr(|| rustix::io::pwrite(file, bytes, offset))
+}
+
+/// Sets the length of a file.
+pub(super) fn ftruncate(file: &OwnedFd, length: u64) -> Result<()> {
+    #[cfg(test)]
+    hook::call(|| Call::Truncate(hook::inode(file), length))?;
+    retry_on_intr(|| fs::ftruncate(file, length))
+}
+
+/// Makes the bytes of a file durable. One that failed must never be tried again and believed.
+pub(super) fn fdatasync(file: &OwnedFd) -> Result<()> {
+    #[cfg(test)]
+    hook::call(|| Call::Sync(hook::inode(file)))?;
+    fs::fdatasync(file)
+}
+
+/// Makes a file with its attributes, or the names in a directory, durable.
+pub(super) fn fsync(file: impl AsFd) -> Result<()> {
+    #[cfg(test)]
+    hook::call(|| Call::Sync(hook::inode(&file)))?;
+    fs::fsync(file)
+}
+
+/// Sets the mode of a file.
+pub(super) fn fchmod(file: &OwnedFd, mode: Mode) -> Result<()> {
+    #[cfg(test)]
+    hook::call(|| Call::Attributes)?;
+    fs::fchmod(file, mode)
+}
+
+/// Sets the times of a file.
+pub(super) fn futimens(file: &OwnedFd, times: &Timestamps) -> Result<()> {
+    #[cfg(test)]
+    hook::call(|| Call::Attributes)?;
+    fs::futimens(file, times)
+}
+
+/// Gives a file another name.
+pub(super) fn rename(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) -> Result<()> {
+    #[cfg(test)]
+    hook::call(|| Call::Rename)?;
+    fs::renameat(from_dir, from, to_dir, to)
+}
+
+/// Takes a file's name away.
+pub(super) fn unlink(dir: impl AsFd, name: &str) -> Result<()> {
+    #[cfg(test)]
+    hook::call(|| Call::Unlink)?;
+    fs::unlinkat(dir, name, AtFlags::empty())
+}
