@@ -153,6 +153,10 @@ impl Pipe<'_> {
     }
 }
 
+/// What may come before the digest of the first of it: a segment, and the chunk that its digest
+/// is in.
+const HELD_BYTES_MAX: usize = SEGMENT_BYTES as usize + CHUNK_BYTES;
+
 /// One attempt over one connection.
 struct Attempt<'a> {
     client: &'a Client,
@@ -396,7 +400,8 @@ impl<'a> Attempt<'a> {
                 return Err(ClientError::Interrupted);
             }
         }
-        let md5 = incoming.check_md5()?;
+        // If it is wrong, so may be what the journal kept of it.
+        let md5 = incoming.check_md5().inspect_err(|_| incoming.forget_md5())?;
         let root = incoming.progress().root();
         let text = || ClientError::Verification("segments are missing".to_owned());
         let root = root.ok_or_else(text)?;
@@ -420,6 +425,10 @@ fn write(target: &mut Target<'_, '_>, offset: u64, bytes: &[u8]) -> Result<(), C
             .write(offset, bytes)
             .map_err(|error| ClientError::Local { what: what.clone(), error }),
         Target::Pipe(pipe) => {
+            // A segment's digest comes right behind it, and may be in the same chunk as more.
+            if pipe.held.len() > HELD_BYTES_MAX {
+                return Err(ClientError::Broken("data without digests".to_owned()));
+            }
             pipe.held.extend_from_slice(bytes);
             Ok(())
         }
@@ -435,6 +444,9 @@ impl Pipe<'_> {
             return Ok(());
         }
         let start = self.progress.frontier();
+        if segment.is_some_and(|segment| segment * SEGMENT_BYTES > start) {
+            return Err(ClientError::Broken("digests out of order".to_owned()));
+        }
         let length = (self.progress.size() - start).min(SEGMENT_BYTES);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.held.len());
         let bytes = self.held.get(..length).unwrap_or_default();

@@ -102,25 +102,22 @@ fn wait(
         let step = Timespec::try_from(left.min(LOOK_AT_STOP)).unwrap_or_default();
         let mut fds = [PollFd::new(socket, flags)];
         match poll(&mut fds, Some(&step)) {
-            Ok(0) if left.is_zero() && !timeout.is_zero() => {
+            Ok(0) if left.is_zero() => {
                 let patience = humantime::format_duration(timeout);
                 return Err(ClientError::Broken(format!("no byte for {patience}")));
             }
-            Ok(0) if timeout.is_zero() => {
-                return Ok(Ready { readable: false, writable: false });
-            }
             Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => {
-                let found = fds.map(|fd| fd.revents());
-                let any = |flag| found.iter().any(|events| events.intersects(flag));
-                let broken = PollFlags::ERR | PollFlags::HUP;
-                return Ok(Ready {
-                    readable: any(PollFlags::IN | broken),
-                    writable: any(PollFlags::OUT | broken),
-                });
-            }
+            Ok(_) => return Ok(Ready::of(&fds[0])),
             Err(errno) => return Err(io::Error::from(errno).into()),
         }
+    }
+}
+
+impl Ready {
+    fn of(fd: &PollFd<'_>) -> Self {
+        let any = |flags| fd.revents().intersects(flags);
+        let broken = PollFlags::ERR | PollFlags::HUP;
+        Self { readable: any(PollFlags::IN | broken), writable: any(PollFlags::OUT | broken) }
     }
 }
 
@@ -128,7 +125,12 @@ impl Line {
     /// Reads the greeting and checks that the server speaks our language.
     fn greeted(socket: TcpStream, timeout: Duration, stop: Stop) -> Result<Self, ClientError> {
         let mut line = Self { socket, input: Vec::new(), searched: 0, timeout, stop };
-        let greeting = line.read_reply()?;
+        let greeting = line.read_reply().map_err(|error| match error {
+            ClientError::Broken(reason) => {
+                ClientError::Broken(format!("no greeting of a tow server: {reason}"))
+            }
+            error => error,
+        })?;
         if greeting.code != Code::Greeting {
             return Err(ClientError::from_reply(greeting));
         }
@@ -177,8 +179,15 @@ impl Line {
 
     /// What the socket is ready for now, without waiting.
     pub(super) fn ready_now(&self) -> Result<Ready, ClientError> {
-        let both = PollFlags::IN | PollFlags::OUT;
-        let mut ready = wait(&self.socket, both, Duration::ZERO, &self.stop)?;
+        if self.stop.is_set() {
+            return Err(ClientError::Interrupted);
+        }
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::OUT)];
+        match poll(&mut fds, Some(&Timespec::default())) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(io::Error::from(errno).into()),
+        }
+        let mut ready = Ready::of(&fds[0]);
         ready.readable |= !self.input.is_empty();
         Ok(ready)
     }

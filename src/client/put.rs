@@ -182,6 +182,7 @@ impl Attempt<'_> {
         size: u64,
         digest: DigestChoice,
     ) -> Result<Outgoing, ClientError> {
+        let mut started_over = false;
         loop {
             let none = SegmentRuns::default();
             let start = match reply.code {
@@ -198,7 +199,10 @@ impl Attempt<'_> {
                 _ => return Err(ClientError::from_reply(reply)),
             };
             let Ok(outgoing) = start else {
-                // What the server has can't be of this file: start over.
+                // What the server has can't be of this file: start over, but not for ever.
+                if std::mem::replace(&mut started_over, true) {
+                    return Err(ClientError::unexpected(&reply));
+                }
                 self.line.send_line(&Reply::new(Code::Nothing))?;
                 reply = self.line.read_reply()?;
                 continue;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    Action, Job, Outcome, Session, lost_job,
+    Action, Job, Outcome, Session, gives_up, lost_job,
     state::{Offer, State, Work},
 };
 use crate::{
@@ -17,6 +17,10 @@ impl Session {
     pub(super) fn command(&mut self, line: &[u8], now: Instant) {
         let command = match Command::parse(line) {
             Ok(command) => command,
+            // A client gave up a stream that had ended or was aborted meanwhile: it has its answer.
+            Err(_) if Reply::parse(line).is_ok_and(|reply| gives_up(reply.code)) => {
+                return self.await_command(now);
+            }
             Err(error) => {
                 return self.answer(Reply::text(error.code(), &error.to_string()), now);
             }

@@ -15,6 +15,7 @@ use super::{
     discard::Discard,
     leaves::{LeafCursor, LeafJob, Run},
     md5_track::Md5Track,
+    violation::Violation,
 };
 use crate::{
     digest::{Engine, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
@@ -57,32 +58,6 @@ pub enum Settled {
     Whole,
     /// The sender gave up.
     Aborted(Reply),
-}
-
-/// The peer broke the protocol; the stream can't go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// A header that makes no sense.
-    #[error("{0}")]
-    Frame(#[from] FrameError),
-    /// Data that was not wanted, or not in order.
-    #[error("data out of place")]
-    OutOfPlace,
-    /// A digest of a segment that is not whole, or an end that does not fit.
-    #[error("a digest that does not fit")]
-    Digest,
-    /// The size at the end is not the size that was announced.
-    #[error("the size at the end is another than announced")]
-    Size,
-    /// An abort frame without a valid reply.
-    #[error("{0}")]
-    Abort(#[from] ReplyError),
-    /// Bytes after the end or the abort of a round.
-    #[error("frames after the end")]
-    AfterEnd,
-    /// Round after round, no further segment came out right.
-    #[error("the same segments keep coming out wrong")]
-    Hopeless,
 }
 
 /// Where parsing stands.
@@ -229,6 +204,7 @@ impl Incoming {
         pieces: &mut Vec<Piece>,
         jobs: &mut Vec<LeafJob>,
     ) -> Result<usize, Violation> {
+        let (first, size) = (jobs.len(), self.progress.size());
         let mut at = 0;
         while at < input.len() {
             let rest = input.get(at..).unwrap_or_default();
@@ -252,7 +228,9 @@ impl Incoming {
                     }
                     at += take;
                     self.received_bytes += take as u64;
-                    self.split(start, range.clone(), jobs);
+                    let cursor = self.cursor(start);
+                    cursor.take_back(input, jobs, first);
+                    cursor.split(range.clone(), size, jobs);
                     pieces.push(Piece::Data { offset: start, range });
                 }
                 Parser::Payload { header, bytes } => {
@@ -295,7 +273,7 @@ impl Incoming {
             return Ok(());
         }
         let segment = offset / SEGMENT_BYTES;
-        if offset % SEGMENT_BYTES != 0 || !self.wanted.remove(&segment) {
+        if !offset.is_multiple_of(SEGMENT_BYTES) || !self.wanted.remove(&segment) {
             return Err(Violation::OutOfPlace);
         }
         // One that was left in the middle stays bad, and its leaves take no memory.
@@ -309,18 +287,17 @@ impl Incoming {
 
     /// Whether `offset` goes on within the segment that is coming again.
     fn continues_again(&self, offset: u64) -> bool {
-        let mid = |again: &LeafCursor| again.position() == offset && offset % SEGMENT_BYTES != 0;
+        let mid = |again: &LeafCursor| {
+            again.position() == offset && !offset.is_multiple_of(SEGMENT_BYTES)
+        };
         self.again.as_ref().is_some_and(mid)
     }
 
-    /// Makes jobs of a run of data that has its place.
-    fn split(&mut self, offset: u64, range: Range<usize>, jobs: &mut Vec<LeafJob>) {
-        let size = self.progress.size();
+    /// The run that data at `offset`, which has its place, continues.
+    fn cursor(&mut self, offset: u64) -> &mut LeafCursor {
         match &mut self.again {
-            Some(again) if again.position() == offset && offset != self.tail.position() => {
-                again.split(range, size, jobs);
-            }
-            _ => self.tail.split(range, size, jobs),
+            Some(again) if again.position() == offset && offset != self.tail.position() => again,
+            _ => &mut self.tail,
         }
     }
 

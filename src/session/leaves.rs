@@ -72,6 +72,19 @@ impl LeafCursor {
         self.position
     }
 
+    /// Takes back the state that the last of `jobs`, all of `chunk`, has of the leaf in work: two
+    /// frames may lie within one leaf, and jobs that run side by side can't wait for each other.
+    /// So the first one runs here; only frames shorter than a leaf cost that.
+    pub(super) fn take_back(&mut self, chunk: &[u8], jobs: &mut Vec<LeafJob>, first: usize) {
+        let last = jobs.iter().rposition(|job| job.run == self.run).filter(|&last| last >= first);
+        let open = |at: &usize| jobs.get(*at).is_some_and(|job| !job.complete);
+        if let Some(at) = last.filter(open) {
+            let mut job = jobs.remove(at);
+            Engine::scalar().update(&mut [job.job(chunk)]);
+            self.keep(job.segment, job.leaf, job.state);
+        }
+    }
+
     /// Splits the next `range.len()` bytes into jobs. `range` is where they lie in the chunk,
     /// `size` the size of the whole file, whose end completes the last leaf.
     pub(super) fn split(&mut self, range: Range<usize>, size: u64, jobs: &mut Vec<LeafJob>) {
@@ -82,7 +95,7 @@ impl LeafCursor {
             let room = usize::try_from(leaf_end - self.position).unwrap_or(usize::MAX);
             let take = room.min(range.end - at);
             jobs.push(LeafJob {
-                state: std::mem::replace(&mut self.state, LeafState::new()),
+                state: std::mem::take(&mut self.state),
                 run: self.run,
                 segment: self.position / SEGMENT_BYTES,
                 leaf: self.leaf(),

@@ -23,6 +23,7 @@ mod state;
 mod streaming;
 #[cfg(test)]
 mod tests;
+mod violation;
 
 use std::{collections::VecDeque, mem, time::Instant};
 
@@ -30,10 +31,11 @@ use self::state::{Ending, State, Stream, Work};
 pub use self::{
     actions::{Action, Direction, Job, JobId, Outcome, Report, Verdict},
     discard::Discard,
-    incoming::{Incoming, Piece, Settled, Violation},
+    incoming::{Incoming, Piece, Settled},
     leaves::{LeafJob, run_jobs},
     outgoing::{OfferError, Outgoing, Read},
     state::Wants,
+    violation::Violation,
 };
 use crate::{
     limits::WORKING_INTERVAL,

@@ -84,7 +84,7 @@ impl Outgoing {
         if offset > size {
             return Err(OfferError::BeyondEnd);
         }
-        if offset % LEAF_BYTES != 0 && offset != size {
+        if !offset.is_multiple_of(LEAF_BYTES) && offset != size {
             return Err(OfferError::NotAtLeaf);
         }
         let whole = if offset == size { segment_count(size) } else { offset / SEGMENT_BYTES };

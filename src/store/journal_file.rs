@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{OFlags, fstat},
+    fs::{FlockOperation, OFlags, flock, fstat},
     io::Errno,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A journal that grew to this length, and to twice what it has to say, is written anew.
-const COMPACT_BYTES: u64 = JOURNAL_BYTES_MAX / 16;
+const COMPACT_BYTES: u64 = if cfg!(test) { 8 << 10 } else { JOURNAL_BYTES_MAX / 16 };
 
 /// The journal of an open partial. Its lock is held as long as this lives.
 ///
@@ -204,6 +204,13 @@ impl JournalFile {
         (self.file, self.end, self.durable_end) = (file, end, end);
         self.tell(&replay.progress);
         sys::fsync(dir).doing("syncing the directory of partials")
+    }
+}
+
+impl Drop for JournalFile {
+    /// Lets go of the lock, also where a child process that was just forked still has the file.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 

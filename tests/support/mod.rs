@@ -16,8 +16,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
+pub mod frames;
 pub mod proxy;
 
 /// How long anything may take that is expected at once. Long, for a loaded machine: reaching it
@@ -68,7 +69,11 @@ pub struct Towd {
     args: Vec<OsString>,
     home: TestDir,
     stdout: Option<JoinHandle<()>>,
+    /// What the server has said on stdout since its last start.
+    said: Said,
 }
+
+type Said = Arc<Mutex<Vec<String>>>;
 
 impl Towd {
     /// Starts a server on a free port, with a root of its own and `args` added.
@@ -94,6 +99,18 @@ impl Towd {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The URL of a path that is percent-encoded where it has to be.
+    pub fn url(&self, path: &str) -> String {
+        format!("tow://{}/{path}", self.addr)
+    }
+
+    /// The first `count` lines of stdout, waited for.
+    pub fn announced(&self, count: usize) -> Vec<String> {
+        let lines = || self.said.lock().expect("its writer does not panic").clone();
+        assert!(wait_until(PATIENCE, || lines().len() >= count), "{:?}", lines());
+        lines()
     }
 
     /// All that the server has said on stderr so far, over restarts.
@@ -127,8 +144,10 @@ impl Towd {
     /// Starts the server again on the same root and port, after killing it if it still runs.
     pub fn restart(&mut self) {
         self.kill();
+        self.said = Said::default();
+        let listen = self.addr.to_string();
         let (child, addr, stdout) =
-            spawn_towd(&self.home, &self.root, &self.addr.to_string(), &self.args);
+            spawn_towd(&self.home, &self.root, &listen, &self.args, &self.said);
         assert_eq!(addr, self.addr, "towd came back on another port");
         (self.child, self.stdout) = (child, Some(stdout));
     }
@@ -139,8 +158,9 @@ impl Towd {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Self {
         let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-        let (child, addr, stdout) = spawn_towd(&home, &root, "127.0.0.1:0", &args);
-        Self { child, addr, root, args, home, stdout: Some(stdout) }
+        let said = Said::default();
+        let (child, addr, stdout) = spawn_towd(&home, &root, "127.0.0.1:0", &args, &said);
+        Self { child, addr, root, args, home, stdout: Some(stdout), said }
     }
 
     fn join_stdout(&mut self) {
@@ -156,6 +176,9 @@ impl Drop for Towd {
         if thread::panicking() {
             // The folder goes with the test, so its last words are shown while they are there.
             eprintln!("towd's stderr:\n{}", self.stderr());
+        } else {
+            // Nothing that a peer does may do this, not even on the disk thread.
+            assert!(!self.stderr().contains("panicked"), "{}", self.stderr());
         }
     }
 }
@@ -169,6 +192,7 @@ fn spawn_towd(
     root: &Path,
     listen: &str,
     args: &[OsString],
+    said: &Said,
 ) -> (Child, SocketAddr, JoinHandle<()>) {
     let stderr = File::options()
         .create(true)
@@ -187,7 +211,8 @@ fn spawn_towd(
         .expect("towd starts");
     let stdout = child.stdout.take().expect("stdout is piped");
     let (announce, announced) = mpsc::channel();
-    let reader = thread::spawn(move || read_stdout(stdout, &announce));
+    let said = Arc::clone(said);
+    let reader = thread::spawn(move || read_stdout(stdout, &announce, &said));
     match announced.recv_timeout(PATIENCE) {
         Ok(addr) => (child, addr, reader),
         Err(_) => {
@@ -200,8 +225,9 @@ fn spawn_towd(
 }
 
 /// Passes the address on, then reads to the end, so that a full pipe never stops the server.
-fn read_stdout(stdout: ChildStdout, announce: &mpsc::Sender<SocketAddr>) {
+fn read_stdout(stdout: ChildStdout, announce: &mpsc::Sender<SocketAddr>, said: &Said) {
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        said.lock().expect("its readers do not panic").push(line.clone());
         let addr = line
             .split_once("listening on ")
             .and_then(|(_, rest)| rest.split_whitespace().next())
@@ -218,6 +244,69 @@ pub fn tow(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tow"));
     command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
     command
+}
+
+/// How a program ended, and what it said.
+#[derive(Debug)]
+pub struct Ran {
+    /// `None` after a signal.
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn of(output: Output) -> Self {
+        let Output { status, stdout, stderr } = output;
+        Self { code: status.code(), stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+    }
+
+    /// Fails the test unless the program ended with this code.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stderr: {}", self.stderr);
+        self
+    }
+
+    /// Fails the test unless stderr has each of these words.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in: {}", self.stderr);
+        }
+        self
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+/// Runs the client to its end.
+pub fn run_tow(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
+    run(tow(args))
+}
+
+/// Runs a program to its end; one that takes absurdly long is killed.
+pub fn run(command: Command) -> Ran {
+    let limit = PATIENCE * 10;
+    let output = assert_cmd::Command::from_std(command).timeout(limit).output();
+    Ran::of(output.expect("the program runs"))
+}
+
+/// Memory that a process has in use, in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.expect("the kernel says how much it is") * 1024
+}
+
+/// The time that the first thread of a process has spent on a processor.
+pub fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the process runs");
+    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.expect("the kernel says how long it was"))
 }
 
 /// Waits for the end of a process; `None` if it still runs after `limit`.

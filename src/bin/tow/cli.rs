@@ -26,8 +26,8 @@ pub(crate) struct Cli {
     digest: Digest,
 
     /// A line that brings and takes no byte for so long counts as broken
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s")]
-    timeout: humantime::Duration,
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = span)]
+    timeout: Duration,
 
     /// Stop trying after so long without any verified progress; 0: do not try again
     #[arg(long, global = true, value_name = "TIME", default_value = "5m")]
@@ -138,11 +138,20 @@ impl Cli {
                 Digest::Md5Tree => DigestChoice::Tree,
                 Digest::Md5 => DigestChoice::TreeAndMd5,
             },
-            timeout: *self.timeout,
+            timeout: self.timeout,
             give_up: *self.give_up,
             stop,
             ..Options::default()
         }
+    }
+}
+
+/// A time in which something can happen.
+fn span(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time.is_zero() => Err("it must be longer than nothing".to_owned()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -5,8 +5,11 @@ use std::{fmt, process::ExitCode};
 use towpath::{
     client::{ClientError, Url},
     server::StartError,
+    store::StoreError,
     wire::Code,
 };
+
+use crate::show::printable;
 
 /// How the program ends. The numbers are documented and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +47,8 @@ impl From<Exit> for ExitCode {
 /// Why the program failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// An operation on a server, and where.
-    Client { at: String, error: ClientError },
+    /// An operation on a server, and where; whether it was a transfer, which can be continued.
+    Client { at: String, error: ClientError, transfer: bool },
     /// What was asked for makes no sense.
     Usage(String),
     /// Anything on this side.
@@ -55,7 +58,12 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn client(url: &Url) -> impl FnOnce(ClientError) -> Self {
         let at = url.to_string();
-        move |error| Self::Client { at, error }
+        move |error| Self::Client { at, error, transfer: false }
+    }
+
+    pub(crate) fn transfer(url: &Url) -> impl FnOnce(ClientError) -> Self {
+        let at = url.to_string();
+        move |error| Self::Client { at, error, transfer: true }
     }
 
     pub(crate) const fn exit(&self) -> Exit {
@@ -74,9 +82,13 @@ impl Failure {
     }
 
     /// What to do next, where there is something.
-    const fn hint(&self) -> Option<&'static str> {
+    fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Client { error, .. } => match error {
+            Self::Client { error, transfer, .. } => match error {
+                ClientError::Interrupted if !transfer => None,
+                ClientError::GaveUp(_) | ClientError::Broken(_) if !transfer => {
+                    Some("see that host and port are right and that towd runs there")
+                }
                 ClientError::GaveUp(_) | ClientError::Broken(_) | ClientError::Interrupted => {
                     Some("what was transferred is kept: the same command continues")
                 }
@@ -91,11 +103,13 @@ impl Failure {
                     Code::NoSpace => {
                         Some("what was transferred is kept: free space there, then continue")
                     }
+                    Code::Exists => Some("see what is there with tow ls"),
+                    Code::WrongKind => Some("see what it is with tow stat; tow ls lists a folder"),
+                    Code::Denied => Some("ask whoever runs the server, or use another path"),
                     _ => None,
                 },
-                ClientError::Local { .. } | ClientError::Output { .. } | ClientError::Path(_) => {
-                    None
-                }
+                ClientError::Local { error, .. } => local_hint(error),
+                ClientError::Output { .. } | ClientError::Path(_) => None,
             },
             Self::Usage(_) => Some("see tow --help"),
             Self::Local(_) => None,
@@ -103,12 +117,30 @@ impl Failure {
     }
 }
 
+/// What to do about an error of a local file.
+const fn local_hint(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::NotFound => Some("see that the file, or the folder for it, is there"),
+        StoreError::Denied => Some("see who may read and write it, or use another folder"),
+        StoreError::WrongKind(_) => Some("tow moves regular files: use another name"),
+        StoreError::NoSpace(_) => Some("what was transferred is kept: free space, then continue"),
+        StoreError::Busy => Some("wait for the other tow, or end it"),
+        StoreError::Exists
+        | StoreError::NameTooLong
+        | StoreError::SyncFailed
+        | StoreError::Io { .. } => None,
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Client { at, error } => write!(f, "{at}: {error}")?,
-            Self::Usage(text) | Self::Local(text) => f.write_str(text)?,
-        }
+        let text = match self {
+            // Where the server is has no part in what is wrong on this side.
+            Self::Client { error: error @ ClientError::Local { .. }, .. } => error.to_string(),
+            Self::Client { at, error, .. } => format!("{at}: {error}"),
+            Self::Usage(text) | Self::Local(text) => text.clone(),
+        };
+        f.write_str(&printable(text.as_bytes()))?;
         match self.hint() {
             Some(hint) => write!(f, "\n     {hint}"),
             None => Ok(()),

@@ -15,7 +15,7 @@ use towpath::{
 
 use crate::{
     exit::{Exit, Failure},
-    progress::{Bar, summary},
+    progress::{Bar, Retries, summary},
     show::printable,
 };
 
@@ -34,11 +34,16 @@ impl Context {
     pub(crate) fn client(&self, url: &Url) -> Client {
         Client::new(url, self.options.clone())
     }
+
+    /// Tells a person who waits for an answer why it does not come.
+    pub(crate) fn retries(&self, url: &Url) -> Retries {
+        Retries::new(&url.to_string(), self.quiet)
+    }
 }
 
 pub(crate) fn put(context: &Context, files: &[OsString], url: &Url) -> Result<Exit, Failure> {
     let client = context.client(url);
-    let into_dir = url.is_dir || files.len() > 1 || is_dir(&client, url)?;
+    let into_dir = url.is_dir || files.len() > 1 || is_dir(context, &client, url)?;
     for file in files {
         let path = Path::new(file);
         let name = path.file_name().ok_or_else(|| {
@@ -52,8 +57,8 @@ pub(crate) fn put(context: &Context, files: &[OsString], url: &Url) -> Result<Ex
 }
 
 /// Whether the URL names a folder that is there.
-fn is_dir(client: &Client, url: &Url) -> Result<bool, Failure> {
-    match client.stat(&url.path, &mut ()) {
+fn is_dir(context: &Context, client: &Client, url: &Url) -> Result<bool, Failure> {
+    match client.stat(&url.path, &mut context.retries(url)) {
         Ok(entry) => Ok(entry.kind == 'd'),
         // Whatever it is, the upload itself will say it better.
         Err(ClientError::Refused(_)) => Ok(false),
@@ -110,7 +115,7 @@ pub(crate) fn transfer(
     let mut bar = Bar::new(name, context.quiet);
     let done = run(&mut bar);
     bar.clear();
-    let done = done.map_err(Failure::client(url))?;
+    let done = done.map_err(Failure::transfer(url))?;
     if !context.quiet {
         eprintln!("{}", summary(name, &done, began.elapsed()));
     }
@@ -118,17 +123,20 @@ pub(crate) fn transfer(
 }
 
 pub(crate) fn make_dir(context: &Context, url: &Url) -> Result<Exit, Failure> {
-    context.client(url).make_dir(&url.path, &mut ()).map_err(Failure::client(url))?;
+    let made = context.client(url).make_dir(&url.path, &mut context.retries(url));
+    made.map_err(Failure::client(url))?;
     Ok(Exit::Done)
 }
 
 pub(crate) fn remove(context: &Context, url: &Url) -> Result<Exit, Failure> {
-    context.client(url).remove(&url.path, &mut ()).map_err(Failure::client(url))?;
+    let removed = context.client(url).remove(&url.path, &mut context.retries(url));
+    removed.map_err(Failure::client(url))?;
     Ok(Exit::Done)
 }
 
 pub(crate) fn remove_dir(context: &Context, url: &Url) -> Result<Exit, Failure> {
-    context.client(url).remove_dir(&url.path, &mut ()).map_err(Failure::client(url))?;
+    let removed = context.client(url).remove_dir(&url.path, &mut context.retries(url));
+    removed.map_err(Failure::client(url))?;
     Ok(Exit::Done)
 }
 
@@ -137,6 +145,7 @@ pub(crate) fn rename(context: &Context, from: &Url, to: &Url) -> Result<Exit, Fa
         return Err(Failure::Usage("both names must be on the same server".to_owned()));
     }
     let client = context.client(from);
-    client.rename(&from.path, &to.path, &mut ()).map_err(Failure::client(from))?;
+    let renamed = client.rename(&from.path, &to.path, &mut context.retries(from));
+    renamed.map_err(Failure::client(from))?;
     Ok(Exit::Done)
 }

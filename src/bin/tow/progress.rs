@@ -8,10 +8,52 @@ use std::{
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use towpath::client::{Event, Observer, Phase, Transferred};
 
-/// A bar for one file. On anything but a terminal, or with `-q`, it draws nothing.
+use crate::show::printable;
+
+/// Says why an answer does not come, a line for each attempt, unless `-q` was given.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    name: String,
+    quiet: bool,
+}
+
+impl Retries {
+    pub(crate) fn new(name: &str, quiet: bool) -> Self {
+        Self { name: name.to_owned(), quiet }
+    }
+
+    fn broke(&self, reason: &str, pause: Duration) {
+        if !self.quiet {
+            let line = format!("{}: {}", self.name, again(reason, pause));
+            eprintln!("{}", printable(line.as_bytes()));
+        }
+    }
+}
+
+impl Observer for Retries {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Broke { reason, pause } => self.broke(reason, pause),
+            Event::Connecting
+            | Event::Begin { .. }
+            | Event::Phase(_)
+            | Event::Position(_)
+            | Event::SegmentBad(_) => {}
+        }
+    }
+}
+
+fn again(reason: &str, pause: Duration) -> String {
+    format!("{reason}; trying again in {:.1} s", pause.as_secs_f64())
+}
+
+/// A bar for one file. With `-q` it draws nothing; on anything but a terminal it only says, in
+/// lines, when the transfer is interrupted.
 #[derive(Debug)]
 pub(crate) struct Bar {
     bar: ProgressBar,
+    /// Instead of the bar, where there is none.
+    plain: Retries,
     breaks: u32,
     bad_segments: u32,
     already: u64,
@@ -36,7 +78,8 @@ impl Bar {
         }
         bar.set_prefix(shorten(name));
         let (phase, began) = (Phase::Checking, Instant::now());
-        Self { bar, breaks: 0, bad_segments: 0, already: 0, phase, began }
+        let plain = Retries::new(name, quiet || shown);
+        Self { bar, plain, breaks: 0, bad_segments: 0, already: 0, phase, began }
     }
 
     /// Takes the bar off the screen.
@@ -106,9 +149,9 @@ impl Observer for Bar {
             Event::SegmentBad(_) => self.bad_segments += 1,
             Event::Broke { reason, pause } => {
                 self.breaks += 1;
-                let seconds = pause.as_secs_f64();
-                self.bar.set_message(format!("{reason}; trying again in {seconds:.1} s"));
+                self.bar.set_message(printable(again(reason, pause).as_bytes()));
                 self.bar.tick();
+                self.plain.broke(reason, pause);
             }
         }
     }

@@ -29,7 +29,7 @@ pub(crate) fn list(context: &Context, url: &Url, long: bool) -> Result<Exit, Fai
     let mut kept = Vec::new();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
-    let listed = context.client(url).list(&url.path, &mut (), |entry| {
+    let listed = context.client(url).list(&url.path, &mut context.retries(url), |entry| {
         kept.push(entry);
         if kept.len() > SORTED_MAX && written.is_ok() {
             written = print_entries(&mut out, &mut kept, long);
@@ -74,7 +74,8 @@ fn date(mtime: Mtime) -> String {
 }
 
 pub(crate) fn stat(context: &Context, url: &Url) -> Result<Exit, Failure> {
-    let entry = context.client(url).stat(&url.path, &mut ()).map_err(Failure::client(url))?;
+    let entry = context.client(url).stat(&url.path, &mut context.retries(url));
+    let entry = entry.map_err(Failure::client(url))?;
     let kind = match entry.kind {
         'f' => "file",
         'd' => "folder",
@@ -87,7 +88,8 @@ pub(crate) fn stat(context: &Context, url: &Url) -> Result<Exit, Failure> {
 
 /// As `md5sum` prints it.
 pub(crate) fn md5(context: &Context, url: &Url) -> Result<Exit, Failure> {
-    let md5 = context.client(url).md5(&url.path, &mut ()).map_err(Failure::client(url))?;
+    let md5 = context.client(url).md5(&url.path, &mut context.retries(url));
+    let md5 = md5.map_err(Failure::client(url))?;
     let name = url.path.split().map_or(&b""[..], |(_, name)| name);
     finish(writeln!(io::stdout(), "{md5}  {}", printable(name)))
 }

@@ -10,7 +10,11 @@ mod partial;
 mod power;
 mod source;
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{Opened, Partial, Place, Root, StoreError, Upload, partial_name};
 use crate::{
@@ -50,15 +54,19 @@ fn upload(name: &str, tag: &str, source: &[u8]) -> Upload {
     Upload {
         path: path(name),
         size: source.len() as u64,
-        mtime: Mtime {
-            seconds: 1_700_000_000,
-            nanos: 123_456_789,
-        },
+        mtime: Mtime { seconds: 1_700_000_000, nanos: 123_456_789 },
         tag: tag.parse().unwrap(),
     }
 }
 
-/// A server's root in memory, where a sync costs nothing.
+/// A folder in memory, where a sync costs nothing.
+fn memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    dir.unwrap()
+}
+
+/// A root.
 struct Store {
     dir: tempfile::TempDir,
     root: Arc<Root>,
@@ -67,13 +75,7 @@ struct Store {
 
 impl Store {
     fn new() -> Self {
-        let memory = PathBuf::from("/dev/shm");
-        let dir = if memory.is_dir() {
-            tempfile::tempdir_in(memory)
-        } else {
-            tempfile::tempdir()
-        };
-        let dir = dir.unwrap();
+        let dir = memory();
         let root = Arc::new(Root::serve(dir.path()).unwrap());
         let place = Place::Internal;
         Self { dir, root, place }
@@ -81,7 +83,7 @@ impl Store {
 
     /// A client's folder.
     fn beside() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = memory();
         let root = Arc::new(Root::plain(dir.path()).unwrap());
         let place = Place::Beside;
         Self { dir, root, place }
@@ -136,11 +138,9 @@ struct Receiver {
 impl Receiver {
     fn new(opened: Opened) -> Self {
         match opened {
-            Opened::Partial(partial, progress, tag) => Self {
-                partial,
-                progress,
-                tag: tag.to_string(),
-            },
+            Opened::Partial(partial, progress, tag) => {
+                Self { partial, progress, tag: tag.to_string() }
+            }
             Opened::Committed(..) => panic!("committed before"),
         }
     }

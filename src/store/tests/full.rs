@@ -1,0 +1,98 @@
+//! A disk that is full.
+
+use std::{path::Path, process::Command};
+
+use super::*;
+
+/// A file system of 1 MiB, as long as it lives.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(dir.path())
+            .output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Self(dir)),
+            Ok(output) => {
+                println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+                None
+            }
+            Err(error) => {
+                println!("skipped: mount: {error}");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_the_upload_goes_on_when_there_is_room() {
+    let Some(disk) = Small::mount() else { return };
+    let root = Arc::new(Root::serve(disk.path()).unwrap());
+    let place = Place::Internal;
+    let source = bytes(30, 12 * LEAF);
+    let upload = upload("f", "a", &source);
+    fs::write(disk.path().join("f"), b"old").unwrap();
+    let open = || Partial::open(&root, place, upload.clone(), false);
+
+    let mut receiver = Receiver::new(open().unwrap());
+    receiver.receive(&source, 4).unwrap();
+    receiver.checkpoint().unwrap();
+    // Somebody else fills the disk.
+    let hog = disk.path().join("hog");
+    let _ = fs::write(&hog, vec![1; 1 << 20]);
+    let error = receiver.receive(&source, usize::MAX).unwrap_err();
+    assert!(matches!(error, StoreError::NoSpace(_)), "{error}");
+    let _ = receiver.note();
+    drop(receiver);
+    assert_eq!(read(disk.path().join("f")), b"old");
+    let error = open().unwrap_err();
+    assert!(matches!(error, StoreError::NoSpace(_)), "{error}");
+
+    fs::remove_file(hog).unwrap();
+    let mut receiver = Receiver::new(open().unwrap());
+    assert!(receiver.progress.frontier() >= 4 * LEAF_BYTES);
+    receiver.receive(&source, usize::MAX).unwrap();
+    receiver.commit(&source).unwrap();
+    assert_eq!(read(disk.path().join("f")), source);
+}
+
+#[test]
+fn what_can_not_fit_is_refused_before_it_comes() {
+    let Some(disk) = Small::mount() else { return };
+    let root = Arc::new(Root::serve(disk.path()).unwrap());
+    for size in [2 << 20, 1 << 62] {
+        let upload = Upload { size, ..upload("f", "a", b"") };
+        let error = Partial::open(&root, Place::Internal, upload, false).unwrap_err();
+        assert!(matches!(error, StoreError::NoSpace(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_name_on_another_file_system_is_refused_before_the_bytes_come() {
+    let Some(disk) = Small::mount() else { return };
+    let store = Store::new();
+    fs::create_dir(store.at("d")).unwrap();
+    let mut bind = Command::new("mount");
+    let bind = bind.arg("--bind").arg(disk.path()).arg(store.at("d"));
+    if !bind.status().unwrap().success() {
+        println!("skipped: no bind mount");
+        return;
+    }
+    let refused = store.try_open(&upload("d/f", "a", b"x"), false);
+    let _ = Command::new("umount").arg(store.at("d")).status();
+    assert!(matches!(refused, Err(StoreError::WrongKind(_))), "{refused:?}");
+}
