@@ -4,17 +4,17 @@ use std::{
     io::{self, Write},
     path::Path,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Client, ClientError, Event, Observer, Phase, Transferred, line::Line, retry::Gain};
 use crate::{
-    digest::{Engine, Md5Digest, SEGMENT_BYTES},
+    digest::{Engine, FileMd5, Md5Digest, SEGMENT_BYTES},
     limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES},
     progress::Progress,
     session::{Incoming, LeafJob, Piece, Settled, run_jobs},
     store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
-    wire::{Code, Command, Frame, Mtime, RemotePath, Reply, Tag},
+    wire::{Code, Command, DigestChoice, Frame, Mtime, RemotePath, Reply, Tag},
 };
 
 impl Client {
@@ -47,7 +47,8 @@ impl Client {
                 let opened = Partial::open(&root, Place::Beside, upload, false);
                 match opened.map_err(|error| ClientError::Local { what: what(), error })? {
                     Opened::Partial(partial, progress, _) => {
-                        Ok(Target::Partial { partial, progress, syncing: &syncing, what: what() })
+                        let checkpoints = Checkpoints::new(&syncing);
+                        Ok(Target::Partial { partial, progress, checkpoints, what: what() })
                     }
                     Opened::Committed(root, md5) => Ok(Target::There(root, md5)),
                 }
@@ -70,7 +71,15 @@ impl Client {
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
         let mut totals = Totals::default();
-        let mut pipe = Pipe { output, tag: None, progress: Progress::new(0), held: Vec::new() };
+        let with_md5 = self.options.digest == DigestChoice::TreeAndMd5;
+        let mut pipe = Pipe {
+            output,
+            tag: None,
+            progress: Progress::new(0),
+            held: Vec::new(),
+            md5: with_md5.then(FileMd5::new),
+            rest: Vec::new(),
+        };
         let (done, breaks) = self.retry(observer, |observer, gain| {
             let pipe = &mut pipe;
             let attempt = Attempt::begin(self, observer, gain, &mut totals)?;
@@ -120,8 +129,7 @@ enum Target<'a, 'w> {
     Partial {
         partial: Partial,
         progress: Progress,
-        /// Makes checkpoints beside the transfer.
-        syncing: &'a Worker<(), Result<(), StoreError>>,
+        checkpoints: Checkpoints<'a>,
         what: String,
     },
     /// It was made visible before, and only the tidying-up was missing.
@@ -137,6 +145,11 @@ struct Pipe<'w> {
     progress: Progress,
     /// The segment that was received but not verified.
     held: Vec<u8>,
+    /// MD5 of what was written up to its last whole block, if it was asked for: bytes that are
+    /// out can't be read back when the line breaks.
+    md5: Option<FileMd5>,
+    /// What was written behind that block: less than one, and only at the end of the file.
+    rest: Vec<u8>,
 }
 
 impl Pipe<'_> {
@@ -167,11 +180,43 @@ struct Attempt<'a> {
     totals: &'a mut Totals,
 }
 
-/// When the journal was last brought up to date.
-struct Checkpoint {
+/// Checkpoints, which are made beside the transfer.
+struct Checkpoints<'a> {
+    syncing: &'a Worker<(), Result<(), StoreError>>,
     at: Instant,
     bytes: u64,
     running: bool,
+}
+
+impl<'a> Checkpoints<'a> {
+    fn new(syncing: &'a Worker<(), Result<(), StoreError>>) -> Self {
+        Self { syncing, at: Instant::now(), bytes: 0, running: false }
+    }
+
+    /// Makes one, if it is time.
+    fn advance(&mut self, partial: &Partial, incoming: &mut Incoming) {
+        if self.syncing.poll().is_some() {
+            self.running = false;
+        }
+        let bytes = incoming.received_bytes() - self.bytes;
+        let due = bytes >= CHECKPOINT_BYTES || self.at.elapsed() >= CHECKPOINT_INTERVAL;
+        if self.running || bytes == 0 || !due {
+            return;
+        }
+        (self.at, self.bytes, self.running) = (Instant::now(), incoming.received_bytes(), true);
+        let (partial, mark) = (partial.clone(), incoming.take_mark());
+        // If it fails, so does the commit: the partial remembers.
+        self.syncing.submit((), move || partial.checkpoint(mark));
+    }
+
+    /// Waits for the one that runs. The journal's records must stay in the order of their marks,
+    /// and its lock must be free before another attempt opens it.
+    fn finish(&mut self) {
+        const STEP: Duration = Duration::from_secs(1);
+        while std::mem::take(&mut self.running) {
+            self.running = self.syncing.wait(STEP).is_none();
+        }
+    }
 }
 
 impl<'a> Attempt<'a> {
@@ -220,17 +265,19 @@ impl<'a> Attempt<'a> {
     /// After the end, good or bad: what was received is kept.
     fn keep(&mut self, incoming: &mut Incoming, target: &mut Target<'_, '_>) {
         match target {
-            Target::Partial { partial, .. } => {
+            Target::Partial { partial, checkpoints, .. } => {
+                checkpoints.finish();
                 // Fails after a commit, and after a sync that failed: then there is nothing to
                 // keep.
                 let _ = partial.note(incoming.take_mark());
             }
             Target::Pipe(pipe) => {
-                // Only what was written out counts; the MD5 is that of the same bytes.
+                // Only what was written out counts, and the MD5 is that of the same bytes.
                 let written = pipe.progress.frontier();
                 let _ = incoming.take_mark();
                 let mut progress = incoming.progress().clone();
                 progress.lower(written);
+                progress.set_md5(pipe.md5.as_ref().and_then(FileMd5::save));
                 pipe.progress = progress;
             }
             Target::There(..) => {}
@@ -261,18 +308,22 @@ impl<'a> Attempt<'a> {
             return Err(ClientError::from_reply(reply));
         }
         self.observer.event(Event::Phase(Phase::Receiving));
-        let mut checkpoint = Checkpoint { at: Instant::now(), bytes: 0, running: false };
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let have = self.line.receive(&mut buffer)?;
             let input = buffer.get(..have).unwrap_or_default();
             match self.chunk(incoming, target, input)? {
-                None => self.checkpoint(incoming, target, &mut checkpoint),
+                None => {
+                    if let Target::Partial { partial, checkpoints, .. } = target {
+                        checkpoints.advance(partial, incoming);
+                    }
+                }
                 Some(Settled::Whole) => return self.finish(incoming, target),
                 Some(Settled::Differs(want)) => {
                     incoming.next_round()?;
                     // First the journal has to know what will be overwritten.
-                    if let Target::Partial { partial, what, .. } = target {
+                    if let Target::Partial { partial, what, checkpoints, .. } = target {
+                        checkpoints.finish();
                         let marked = partial.checkpoint(incoming.take_mark());
                         marked.map_err(|error| ClientError::Local { what: what.clone(), error })?;
                     }
@@ -348,29 +399,6 @@ impl<'a> Attempt<'a> {
         Ok(None)
     }
 
-    fn checkpoint(
-        &mut self,
-        incoming: &mut Incoming,
-        target: &Target<'_, '_>,
-        last: &mut Checkpoint,
-    ) {
-        let Target::Partial { partial, syncing, .. } = target else {
-            return;
-        };
-        if syncing.poll().is_some() {
-            last.running = false;
-        }
-        let bytes = incoming.received_bytes() - last.bytes;
-        let due = bytes >= CHECKPOINT_BYTES || last.at.elapsed() >= CHECKPOINT_INTERVAL;
-        if last.running || bytes == 0 || !due {
-            return;
-        }
-        *last = Checkpoint { at: Instant::now(), bytes: incoming.received_bytes(), running: true };
-        let (partial, mark) = (partial.clone(), incoming.take_mark());
-        // If it fails, so does the commit: the partial remembers.
-        syncing.submit((), move || partial.checkpoint(mark));
-    }
-
     /// Everything is here: the MD5 of the whole file, if it was asked for, then the commit.
     fn finish(
         &mut self,
@@ -381,6 +409,12 @@ impl<'a> Attempt<'a> {
         let pending = incoming.md5_pending();
         let mut buffer = vec![0; if pending.is_empty() { 0 } else { CHUNK_BYTES }];
         let mut offset = pending.start;
+        if let Target::Pipe(pipe) = target
+            && pending.end - offset == pipe.rest.len() as u64
+        {
+            incoming.md5_read(&pipe.rest);
+            offset = pending.end;
+        }
         while offset < pending.end {
             let Target::Partial { partial, what, .. } = &*target else {
                 let text = "the MD5 of the whole file was lost with the line";
@@ -406,7 +440,8 @@ impl<'a> Attempt<'a> {
         let text = || ClientError::Verification("segments are missing".to_owned());
         let root = root.ok_or_else(text)?;
         match target {
-            Target::Partial { partial, what, .. } => {
+            Target::Partial { partial, what, checkpoints, .. } => {
+                checkpoints.finish();
                 let committed = partial.commit(incoming.take_mark(), root, md5);
                 committed.map_err(|error| ClientError::Local { what: what.clone(), error })?;
             }
@@ -451,6 +486,11 @@ impl Pipe<'_> {
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.held.len());
         let bytes = self.held.get(..length).unwrap_or_default();
         self.output.write_all(bytes).map_err(output_error)?;
+        if let Some(md5) = &mut self.md5 {
+            let (blocks, rest) = bytes.as_chunks::<64>();
+            md5.update(blocks.as_flattened());
+            self.rest = rest.to_vec();
+        }
         self.held.drain(..length);
         let mut written = progress.clone();
         written.lower(start + length as u64);
