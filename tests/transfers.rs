@@ -67,8 +67,8 @@ fn a_gibibyte_is_the_same_after_up_and_down_with_either_digest() {
     let up = put(&["--digest", "md5"], &source, &url).exits(0).says(&["1.00 GiB moved"]);
     assert_eq!(word_after(&up.stderr, ", md5 "), md5);
     get(&[], &url, &copy).exits(0).says(&["1.00 GiB moved"]);
-    assert_eq!(md5sum(&copy), md5);
-    assert_eq!(md5sum(towd.root().join("g")), md5);
+    assert!(same_bytes(&source, towd.root().join("g")));
+    assert!(same_bytes(&source, &copy));
 }
 
 #[test]
@@ -282,7 +282,8 @@ fn an_unchanged_file_is_there_already_and_nothing_moves() {
     let line = support::proxy::Proxy::start(towd.addr(), support::proxy::Plan::default());
     let url = format!("tow://{}/f", line.addr());
     for digest in ["md5-tree", "md5"] {
-        let again = put(&["--digest", digest], &file, &url).exits(0).says(&["it was there already"]);
+        let again =
+            put(&["--digest", digest], &file, &url).exits(0).says(&["it was there already"]);
         assert!(!again.stderr.contains("moved"), "{}", again.stderr);
     }
     let moved = line.counts().total;

@@ -12,8 +12,9 @@ use std::{
 };
 
 use tempfile::TempDir;
+use towpath::limits::CHUNK_BYTES;
 
-use crate::{Crowd, MIB, folder};
+use crate::{Crowd, folder};
 
 /// Both ends of the bare loop.
 pub(crate) struct Bare {
@@ -96,7 +97,7 @@ fn connect(address: SocketAddr) -> TcpStream {
 
 fn send(path: &Path, line: &mut TcpStream) -> u64 {
     let mut file = File::open(path).expect("the file is there");
-    let mut buffer = vec![0; MIB as usize];
+    let mut buffer = vec![0; CHUNK_BYTES];
     let mut sent = 0;
     loop {
         let have = file.read(&mut buffer).expect("the file can be read");
@@ -121,7 +122,7 @@ fn count(_: &str, mut line: TcpStream) -> u64 {
 }
 
 fn receive(line: &mut TcpStream, mut take: impl FnMut(&[u8], u64)) -> u64 {
-    let mut buffer = vec![0; MIB as usize];
+    let mut buffer = vec![0; CHUNK_BYTES];
     let mut received = 0;
     loop {
         let have = line.read(&mut buffer).expect("the line is there");

@@ -8,8 +8,9 @@ use std::{
 };
 
 use tempfile::TempDir;
+use towpath::limits::CHUNK_BYTES;
 
-use crate::{Crowd, MIB};
+use crate::Crowd;
 
 /// For what is read: on a disk, and in its cache. `TOW_BENCH_DIR` names another place.
 pub(crate) fn for_gets() -> TempDir {
@@ -36,11 +37,11 @@ pub(crate) fn name(client: usize) -> String {
 
 /// Makes a file for each client, and reads it once so that it is in memory.
 pub(crate) fn fill(folder: &Path, crowd: Crowd) {
-    let mut block = vec![0; MIB as usize];
+    let mut block = vec![0; CHUNK_BYTES];
     for client in 0..crowd.clients {
         let path = folder.join(name(client));
         let mut file = File::create(&path).expect("a file can be made");
-        for number in 0..crowd.bytes_each / MIB {
+        for number in 0..crowd.bytes_each / CHUNK_BYTES as u64 {
             let salt = (client as u64 + 1).wrapping_mul(0x9e37_79b9) ^ number;
             for (at, eight) in block.chunks_exact_mut(8).enumerate() {
                 let bits = (at as u64 ^ salt << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);

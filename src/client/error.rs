@@ -71,9 +71,9 @@ impl ClientError {
             Code::Malformed | Code::BadSequence | Code::LineTooLong | Code::UnknownCommand => {
                 Self::Broken(describe(&reply))
             }
+            // No refusals: the server says them where they have no meaning.
             Code::Have
             | Code::Working
-            | Code::Absent
             | Code::Entry
             | Code::Done
             | Code::Found
@@ -82,12 +82,13 @@ impl ClientError {
             | Code::Identical
             | Code::NothingLeft
             | Code::Nothing
+            | Code::Continue => Self::unexpected(&reply),
+            Code::Absent
             | Code::Denied
             | Code::WrongKind
             | Code::Exists
             | Code::BeyondEnd
             | Code::Busy
-            | Code::Continue
             | Code::NoSpace => Self::Refused(reply),
         }
     }

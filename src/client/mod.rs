@@ -33,7 +33,7 @@ use std::{
 pub use commands::{Entry, Ping};
 pub use error::ClientError;
 pub use retry::Backoff;
-pub use url::{Url, UrlError};
+pub use url::{DEFAULT_PORT, Url, UrlError};
 
 use crate::{
     digest::Md5Digest,

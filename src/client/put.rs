@@ -5,7 +5,7 @@ use std::{io::IoSlice, path::Path};
 use super::{Client, ClientError, Event, Observer, Phase, Transferred, line::Line, retry::Gain};
 use crate::{
     digest::{Engine, FileMd5, Md5Digest, TreeHasher},
-    limits::CHUNK_BYTES,
+    limits::{CHUNK_BYTES, ROUNDS_WITHOUT_PROGRESS_MAX, RUNS_MAX},
     session::{Outgoing, Read, run_jobs},
     store::{Source, StoreError},
     wire::{
@@ -69,6 +69,32 @@ struct Done {
     root: Md5Digest,
     md5: Option<Md5Digest>,
     unchanged: bool,
+}
+
+/// Counts rounds, so that a server which never has enough is not served for ever.
+#[derive(Debug, Default)]
+struct Rounds {
+    fewest: Option<usize>,
+    without_progress: u32,
+}
+
+impl Rounds {
+    fn next(&mut self, want: &SegmentRuns) -> Result<(), ClientError> {
+        let count = want.segments().count();
+        // A list that is full says nothing of how many there are.
+        if self.fewest.is_none_or(|fewest| count < fewest) || want.runs().count() == RUNS_MAX {
+            self.fewest = Some(count);
+            self.without_progress = 0;
+            return Ok(());
+        }
+        self.without_progress += 1;
+        // The server counts as well: its own word on it comes first.
+        if self.without_progress > ROUNDS_WITHOUT_PROGRESS_MAX {
+            let text = "the server wants the same segments again and again";
+            return Err(ClientError::Verification(text.to_owned()));
+        }
+        Ok(())
+    }
 }
 
 /// One attempt over one connection.
@@ -225,6 +251,7 @@ impl Attempt<'_> {
 
     /// Sends rounds until the server has everything.
     fn stream(&mut self, mut outgoing: Outgoing) -> Result<Done, ClientError> {
+        let mut rounds = Rounds::default();
         loop {
             let sent_before = outgoing.sent_bytes();
             let round = self.round(&mut outgoing);
@@ -245,12 +272,13 @@ impl Attempt<'_> {
                 }
                 Code::Differs => match reply.field("want").and_then(SegmentRuns::parse) {
                     Some(want) => {
-                        for segment in want.segments() {
-                            self.observer.event(Event::SegmentBad(segment));
-                        }
                         if outgoing.again(&want).is_err() {
                             return Err(ClientError::unexpected(&reply));
                         }
+                        for segment in want.segments() {
+                            self.observer.event(Event::SegmentBad(segment));
+                        }
+                        rounds.next(&want)?;
                         self.observer.event(Event::Phase(Phase::Sending));
                     }
                     None => return Err(ClientError::from_reply(reply)),

@@ -257,6 +257,7 @@ pub(super) fn apply(
             if let Some(outgoing) = connection.session.outgoing() {
                 outgoing.hashed(load.jobs.into_iter(), engine);
             }
+            connection.session.handle_moved(now);
             send_frames(connection, now);
         }
     }

@@ -17,7 +17,9 @@ mod connection;
 mod disk;
 mod listen;
 mod reactor;
+mod report;
 mod timers;
+mod writers;
 
 use std::{
     io,

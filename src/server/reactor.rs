@@ -4,9 +4,12 @@
 //! done; serve connections (lines, answers, actions: small things first); move bulk bytes within
 //! the budget; look at the timers; reap what is closed.
 
+mod accept;
+mod shutdown;
+
 use std::{
-    collections::{HashMap, VecDeque},
-    io::{self, Write},
+    collections::VecDeque,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -25,18 +28,20 @@ use super::{
     bulk::{self, Buffers, Turn},
     connection::{Cold, Connection},
     disk::{self, Disk, Done, Ticket},
-    listen::{AcceptError, listen, prepare},
+    listen::listen,
+    report::log_report,
     timers::Timers,
+    writers::Writers,
 };
 use crate::{
     digest::{Engine, Md5Digest},
     limits::{
-        ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL,
-        HOLDER_SILENT, LOOP_BUFFERS, SHUTDOWN_DEADLINE, TURN_BYTES_MAX, TURN_TIME_MAX,
+        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LOOP_BUFFERS,
+        TURN_BYTES_MAX, TURN_TIME_MAX,
     },
-    session::{Action, Direction, Job, JobId, Outcome, Report, Verdict, Wants},
+    session::{Action, Job, JobId, Outcome, Wants},
     store::{Root, Worker, partial_name},
-    wire::{Code, Frame, Owner, Reply, frame_bytes, next_line},
+    wire::{Code, Owner, Reply, next_line},
 };
 
 /// Slots of a token: connections and, above them, what is no connection.
@@ -52,13 +57,6 @@ const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
 
 /// Lines served for one connection before the others have their turn.
 const LINES_PER_TURN: usize = 64;
-
-/// Who is writing a partial.
-#[derive(Debug, Clone, Copy)]
-struct Holder {
-    token: Token,
-    owner: Owner,
-}
 
 pub(super) struct Reactor {
     poll: Poll,
@@ -77,7 +75,7 @@ pub(super) struct Reactor {
     /// Connections with bulk work that can go on.
     bulk: VecDeque<Token>,
     timers: Timers,
-    holders: HashMap<Md5Digest, Holder>,
+    writers: Writers,
     /// Somebody may wait to be accepted of whom no event will tell again.
     accept_pending: bool,
     accept_retry: Option<Instant>,
@@ -128,7 +126,7 @@ impl Reactor {
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
             timers: Timers::default(),
-            holders: HashMap::new(),
+            writers: Writers::default(),
             accept_pending: true,
             accept_retry: None,
             keep_partials: config.keep_partials,
@@ -201,73 +199,6 @@ impl Reactor {
         }
     }
 
-    /// Accepts who waits, some at a time; what is left is remembered.
-    fn accept(&mut self, now: Instant) {
-        if self.accept_retry.is_some_and(|at| at <= now) {
-            self.accept_retry = None;
-            self.accept_pending = true;
-        }
-        if !self.accept_pending || self.accept_retry.is_some() {
-            return;
-        }
-        let mut left = ACCEPTS_PER_TURN_MAX;
-        let mut drained = 0;
-        for index in 0..self.listeners.len() {
-            while left > 0 {
-                left -= 1;
-                let Some(listener) = self.listeners.get(index) else {
-                    break;
-                };
-                match listener.accept() {
-                    Ok((socket, peer)) => self.welcome(socket, peer, now),
-                    Err(error) => match AcceptError::of(&error) {
-                        AcceptError::Drained => {
-                            drained += 1;
-                            break;
-                        }
-                        AcceptError::Gone => {}
-                        AcceptError::Later => {
-                            log::warn!("can't accept for now: {error}");
-                            self.accept_retry = Some(now + ACCEPT_RETRY);
-                            return;
-                        }
-                    },
-                }
-            }
-        }
-        if drained == self.listeners.len() {
-            self.accept_pending = false;
-        } else {
-            // Not everybody was accepted: go on in the next turn, which must not wait.
-            self.accept_retry = Some(now);
-        }
-    }
-
-    fn welcome(&mut self, mut socket: mio::net::TcpStream, peer: SocketAddr, now: Instant) {
-        if self.connections.len() >= CONNECTIONS_MAX {
-            let line = format!("{}\n", Reply::text(Code::TooMany, "too many connections"));
-            // Fits an empty send buffer; if not, the peer sees a close.
-            let _ = socket.write(line.as_bytes());
-            return;
-        }
-        if let Err(error) = prepare(&socket) {
-            log::debug!("{peer}: gone before it was served: {error}");
-            return;
-        }
-        let entry = self.connections.vacant_entry();
-        // Never 0, which is what the tokens of everything else have there.
-        self.generation = (self.generation + 1).clamp(1, usize::MAX >> SLOT_BITS);
-        let token = Token(self.generation << SLOT_BITS | entry.key());
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, token, both) {
-            log::warn!("{peer}: can't be watched: {error}");
-            return;
-        }
-        log::debug!("{peer}: connected");
-        let connection = entry.insert(Connection::new(socket, peer, token, now));
-        enqueue(&mut self.ready, connection);
-    }
-
     /// Takes what the disk thread has done.
     fn take_done(&mut self, now: Instant) {
         while let Some((ticket, done)) = self.disk.poll() {
@@ -308,7 +239,7 @@ impl Reactor {
             connection.held = Some(held);
         } else if connection.partial.is_some_and(|(_, opening)| opening == job) {
             // A partial that was not opened is not held either.
-            forget_holder(&mut self.holders, connection);
+            self.writers.forget(connection);
         }
         connection.session.handle_outcome(job, outcome, now);
         enqueue(&mut self.ready, connection);
@@ -440,7 +371,7 @@ impl Reactor {
                 }
                 Action::Start(id, job) => self.start(token, id, job, now),
                 Action::Release(mark) => {
-                    forget_holder(&mut self.holders, connection);
+                    self.writers.forget(connection);
                     connection.cold = Cold::No;
                     if let Some(held) = connection.held.take() {
                         disk::release(&self.disk, held, mark);
@@ -484,18 +415,17 @@ impl Reactor {
         owner: Owner,
         now: Instant,
     ) -> bool {
-        if let Some(holder) = self.holders.get(&name).copied().filter(|it| it.token != token) {
-            let silent = find(&mut self.connections, holder.token)
+        if let Some(writer) = self.writers.other_than(token, name) {
+            let silent = find(&mut self.connections, writer.token)
                 .is_none_or(|other| now.saturating_duration_since(other.active) > HOLDER_SILENT);
-            if holder.owner != owner && !silent {
+            if writer.owner != owner && !silent {
                 return false;
             }
             // Its last mark goes to the disk thread before the new writer's first job.
-            self.close(holder.token, "taken over by a new connection", now);
+            self.close(writer.token, "taken over by a new connection", now);
         }
-        self.holders.insert(name, Holder { token, owner });
         if let Some(connection) = find(&mut self.connections, token) {
-            connection.partial = Some((name, opening));
+            self.writers.set(name, owner, opening, connection);
         }
         true
     }
@@ -607,7 +537,7 @@ impl Reactor {
         log::debug!("{}: {why}", connection.peer);
         // Fails only for a socket that was never registered.
         let _ = self.poll.registry().deregister(&mut connection.socket);
-        forget_holder(&mut self.holders, &mut connection);
+        self.writers.forget(&mut connection);
         if let Some(held) = connection.held.take() {
             disk::release(&self.disk, held, None);
         }
@@ -615,41 +545,6 @@ impl Reactor {
         if self.accept_retry.is_some() {
             self.accept_retry = Some(now);
         }
-    }
-
-    /// Notes every partial, tells every client, and ends within [`SHUTDOWN_DEADLINE`].
-    fn shut_down(mut self) {
-        let now = Instant::now();
-        self.listeners.clear();
-        let tokens: Vec<Token> = self.connections.iter().map(|(_, it)| it.token).collect();
-        for token in tokens {
-            if let Some(connection) = find(&mut self.connections, token) {
-                let reply = Reply::text(Code::GoingDown, "the server is going down");
-                match connection.session.outgoing().map(|outgoing| outgoing.between_frames()) {
-                    Some(true) => connection.push_bytes(&frame_bytes(&Frame::Abort(reply))),
-                    // Within a frame nothing can be said.
-                    Some(false) => {}
-                    None => connection.push_reply(&reply),
-                }
-                connection.flush(now);
-                self.close(token, "the server is going down", now);
-            }
-        }
-        // A job behind all others: once it is done, so are the notes.
-        let last = Ticket::Session(WAKER, JobId(u64::MAX));
-        self.disk.submit(last, || Done::Nothing);
-        let deadline = now + SHUTDOWN_DEADLINE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.disk.wait(left) {
-                Some((Ticket::Session(WAKER, _), _)) => return,
-                Some(_) if !left.is_zero() => {}
-                _ => break,
-            }
-        }
-        log::warn!("the disk is too slow to wait for: what was received last will come again");
-        // Waiting for the thread is what the deadline forbids.
-        std::mem::forget(self.disk);
     }
 }
 
@@ -666,43 +561,12 @@ fn enqueue(ready: &mut VecDeque<Token>, connection: &mut Connection) {
     }
 }
 
-fn forget_holder(holders: &mut HashMap<Md5Digest, Holder>, connection: &mut Connection) {
-    if let Some((name, _)) = connection.partial.take()
-        && holders.get(&name).is_some_and(|holder| holder.token == connection.token)
-    {
-        holders.remove(&name);
-    }
-}
-
 /// Reads more lines. `false` if there is nothing to be had now.
 fn receive_lines(connection: &mut Connection, now: Instant) -> bool {
     let mut buffer = [0; COMMAND_READ_BYTES];
     let have = connection.receive(&mut buffer, now);
     connection.input.extend_from_slice(buffer.get(..have).unwrap_or_default());
     have > 0
-}
-
-/// One line for each transfer.
-fn log_report(peer: SocketAddr, report: &Report, now: Instant) {
-    let Report { direction, path, offset, bytes, began, root, md5, verdict } = report;
-    let way = match direction {
-        Direction::Get => "get",
-        Direction::Put => "put",
-    };
-    let seconds = now.saturating_duration_since(*began).as_secs_f64();
-    let digest = |name: &str, digest: &Option<Md5Digest>| match digest {
-        Some(digest) => format!(" {name}={digest}"),
-        None => String::new(),
-    };
-    let digests = digest("md5-tree", root) + &digest("md5", md5);
-    let verdict = match verdict {
-        Verdict::Identical => "identical".to_owned(),
-        Verdict::Unchanged => "identical before".to_owned(),
-        Verdict::Unfinished(why) => format!("unfinished: {why}"),
-    };
-    log::info!(
-        "{peer} {way} {path} from={offset} bytes={bytes} seconds={seconds:.3}{digests} {verdict}"
-    );
 }
 
 impl std::fmt::Debug for Reactor {

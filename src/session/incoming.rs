@@ -21,10 +21,7 @@ use crate::{
     digest::{Engine, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
     limits::ROUNDS_WITHOUT_PROGRESS_MAX,
     progress::{Mark, Progress, segment_count, segment_length},
-    wire::{
-        DigestChoice, FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader, FrameKind, Reply,
-        ReplyError, SegmentRuns,
-    },
+    wire::{DigestChoice, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, Reply, SegmentRuns},
 };
 
 /// One part of a received chunk.

@@ -29,6 +29,8 @@ use tempfile::TempDir;
 
 pub mod frames;
 pub mod proxy;
+pub mod tcp;
+pub mod watch;
 
 /// How long anything may take that is expected at once. Long, for a loaded machine: reaching it
 /// is a failure, never a pace.
@@ -486,6 +488,11 @@ pub struct Raw {
 impl Raw {
     pub fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).expect("the server accepts");
+        Self::over(stream)
+    }
+
+    /// Either end of a connection that is up.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
         Self { stream, ahead: Vec::new() }
     }

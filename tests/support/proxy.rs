@@ -23,7 +23,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use socket2::SockRef;
 
-use super::Rng;
+use super::{Rng, tcp};
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -146,6 +146,9 @@ pub struct Counts {
     pub total: Traffic,
     /// In the order of arrival; its length is the number of connections.
     pub per_connection: Vec<Traffic>,
+    /// For each connection that was cut: how much of what was handed on may not have been read
+    /// by its receiver at that moment. A reset, or a receiver that closes, throws it away.
+    pub in_flight: Vec<Option<Traffic>>,
 }
 
 impl Counts {
@@ -273,9 +276,13 @@ impl Shared {
     /// Counts first, so that a peer that sees the end of its line finds it in the counts.
     fn cut(&self, line: &Line, how: How) {
         if line.begin_end() {
+            // As in a black hole, nothing is handed on behind the last look at the queues.
+            *line.holed.write().unwrap_or_else(PoisonError::into_inner) = true;
+            let in_flight = line.in_flight();
             self.count(|counts| {
                 counts.cuts += 1;
                 counts.resets += u64::from(how == How::Rst);
+                counts.in_flight[line.index] = Some(in_flight);
             });
             line.end(how);
         }
@@ -305,6 +312,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         shared.count(|counts| {
             index = counts.per_connection.len();
             counts.per_connection.push(Traffic::default());
+            counts.in_flight.push(None);
         });
         let Ok(server) = TcpStream::connect(shared.upstream) else {
             reset_on_close(&client);
@@ -476,6 +484,16 @@ impl Line {
     /// Whether the caller is the one to end this line: the first that asks.
     fn begin_end(&self) -> bool {
         !self.ended.swap(true, Ordering::Relaxed)
+    }
+
+    /// What was handed on and may not have been read. Our side of a queue is looked at before
+    /// theirs: what moves over in between counts twice, and never not at all.
+    fn in_flight(&self) -> Traffic {
+        let both = [&self.server, &self.client].map(tcp::Pair::of);
+        let unsent = both.map(|pair| pair.map_or(0, |pair| tcp::queues(pair).unsent));
+        let unread = both.map(|pair| pair.map_or(0, |pair| tcp::queues(pair.turned()).unread));
+        let [up, down] = [0, 1].map(|side| unsent[side] + unread[side]);
+        Traffic { up, down }
     }
 
     /// Ends the connection on both sides.

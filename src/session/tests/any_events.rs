@@ -18,7 +18,7 @@ use crate::{
     wire::{Code, Frame, Reply, frame_bytes},
 };
 
-const SEEDS: u64 = 2_500;
+const SEEDS: u64 = 2_000;
 const EVENTS: usize = 60;
 
 #[test]

@@ -101,6 +101,23 @@ fn a_bad_segment_stays_bad_until_it_came_again_as_a_whole() {
 }
 
 #[test]
+fn a_segment_left_in_the_middle_leaves_nothing_in_the_next_one() {
+    let source = noise(2 * at(SEGMENT_BYTES));
+    let mut progress = progress_of(&source, 128);
+    progress.spoil(0);
+    progress.spoil(1);
+    let mut scenario = Scenario::to_streaming_in(progress);
+    let second = &source[at(SEGMENT_BYTES)..];
+    let mut chunk = data_frame(0, &source[..100]);
+    chunk.extend(data_frame(SEGMENT_BYTES, &second[..65_536]));
+    scenario.frames(&chunk);
+    scenario.frames(&data_frame(SEGMENT_BYTES + LEAF_BYTES, &second[65_536..]));
+    scenario.frames(&segment_frame(&source, 1)).frames(&end_frame(&source));
+    scenario.done(Outcome::Checkpointed);
+    assert_eq!(scenario.said().last().unwrap(), "409 want=0");
+}
+
+#[test]
 fn the_same_segment_spoiled_over_and_over_is_given_up_in_step() {
     let source = noise(100);
     let mut scenario = Scenario::to_streaming_in(Progress::new(100));

@@ -225,6 +225,13 @@ fn a_directory_that_turns_into_a_link_meanwhile_lets_nobody_out() {
     fs::create_dir(at("d")).unwrap();
     fs::write(at("d/canary"), b"inside").unwrap();
     symlink("../outside", at("link")).unwrap();
+    /// Ends the other thread, also if this one panics.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let stop = AtomicBool::new(false);
     let (mut inside, mut refused) = (0, 0);
     std::thread::scope(|scope| {
@@ -234,6 +241,7 @@ fn a_directory_that_turns_into_a_link_meanwhile_lets_nobody_out() {
                 renameat_with(CWD, at("d"), CWD, at("link"), flags).unwrap();
             }
         });
+        let _stop = Stop(&stop);
         for _ in 0..20_000 {
             match get(&root, "d/canary") {
                 Ok(found) => {
@@ -246,7 +254,6 @@ fn a_directory_that_turns_into_a_link_meanwhile_lets_nobody_out() {
             let made = root.make_dir(&path("d/made"));
             let _ = made.and_then(|()| root.remove_dir(&path("d/made")));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(inside > 0 && refused > 0, "{inside} inside, {refused} refused");
     assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);

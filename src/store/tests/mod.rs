@@ -18,13 +18,13 @@ use std::{
 
 use super::{Opened, Partial, Place, Root, StoreError, Upload, partial_name};
 use crate::{
-    digest::{Engine, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, TreeHasher, segment_digest},
+    digest::{Engine, LEAF_BYTES, Md5Digest, TreeHasher, segment_digest},
     progress::{Progress, segment_length},
     wire::{Mtime, RemotePath},
 };
 
-const LEAF: usize = LEAF_BYTES as usize;
-const SEGMENT: usize = SEGMENT_BYTES as usize;
+const LEAF: usize = 64 << 10;
+const SEGMENT: usize = 4 << 20;
 
 fn path(bytes: impl AsRef<[u8]>) -> RemotePath {
     RemotePath::new(bytes.as_ref()).unwrap()

@@ -381,7 +381,9 @@ fn a_fault_while_the_journal_is_written_anew_loses_no_checkpoint() {
         });
         drop(receiver);
         for boot in [None, Some(78)] {
-            boot.map(hook::set_boot);
+            if let Some(boot) = boot {
+                hook::set_boot(boot);
+            }
             let receiver = store.open(&upload);
             assert!(receiver.progress.frontier() >= before, "call {n}");
             assert!(claims_hold(&receiver.progress, &read(store.own("f", "data"))));

@@ -16,7 +16,7 @@ mod put;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
@@ -25,13 +25,12 @@ use super::{
 };
 use crate::{
     digest::{LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
-    progress::Progress,
-    session::{Action, Incoming, Job, JobId, Outcome, Outgoing, Session, Settled, Wants},
-    wire::{Code, DigestChoice, Frame, Mtime, Reply, SegmentRuns, frame_bytes},
+    session::{Action, Job, JobId, Outcome, Session, Wants},
+    wire::{Code, DigestChoice, Frame, Mtime, Reply, frame_bytes},
 };
 
-const SMALL_SEEDS: u64 = 2_000;
-const BIG_SEEDS: u64 = 60;
+const SMALL_SEEDS: u64 = 1_500;
+const BIG_SEEDS: u64 = 40;
 const ATTEMPTS_MAX: u32 = 60;
 
 #[test]

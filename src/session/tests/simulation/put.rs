@@ -72,7 +72,7 @@ impl World {
         format!("put /f size={size} mtime=0.000000000 tag=v{version} owner={owner}{digest}\n")
     }
 
-    fn put_reply(&mut self, client: Putting, reply: &Reply, out: &mut Line) -> Option<Putting> {
+    fn put_reply(&self, client: Putting, reply: &Reply, out: &mut Line) -> Option<Putting> {
         let size = self.source.len() as u64;
         Some(match (client, reply.code) {
             (client, Code::Greeting | Code::Working) => client,

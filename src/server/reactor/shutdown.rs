@@ -1,0 +1,50 @@
+//! The end: everything that was received is noted, everybody is told.
+
+use std::time::Instant;
+
+use mio::Token;
+
+use super::{Reactor, WAKER, find};
+use crate::{
+    limits::SHUTDOWN_DEADLINE,
+    server::disk::{Done, Ticket},
+    session::JobId,
+    wire::{Code, Frame, Reply, frame_bytes},
+};
+
+impl Reactor {
+    /// Notes every partial, tells every client, and ends within [`SHUTDOWN_DEADLINE`].
+    pub(super) fn shut_down(mut self) {
+        let now = Instant::now();
+        self.listeners.clear();
+        let tokens: Vec<Token> = self.connections.iter().map(|(_, it)| it.token).collect();
+        for token in tokens {
+            if let Some(connection) = find(&mut self.connections, token) {
+                let reply = Reply::text(Code::GoingDown, "the server is going down");
+                match connection.session.outgoing().map(|outgoing| outgoing.between_frames()) {
+                    Some(true) => connection.push_bytes(&frame_bytes(&Frame::Abort(reply))),
+                    // Within a frame nothing can be said.
+                    Some(false) => {}
+                    None => connection.push_reply(&reply),
+                }
+                connection.flush(now);
+                self.close(token, "the server is going down", now);
+            }
+        }
+        // A job behind all others: once it is done, so are the notes.
+        let last = Ticket::Session(WAKER, JobId(u64::MAX));
+        self.disk.submit(last, || Done::Nothing);
+        let deadline = now + SHUTDOWN_DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.disk.wait(left) {
+                Some((Ticket::Session(WAKER, _), _)) => return,
+                Some(_) if !left.is_zero() => {}
+                _ => break,
+            }
+        }
+        log::warn!("the disk is too slow to wait for: what was received last will come again");
+        // Waiting for the thread is what the deadline forbids.
+        std::mem::forget(self.disk);
+    }
+}

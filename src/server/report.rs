@@ -1,0 +1,31 @@
+//! The log's line for each transfer.
+
+use std::{net::SocketAddr, time::Instant};
+
+use crate::{
+    digest::Md5Digest,
+    session::{Direction, Report, Verdict},
+};
+
+/// One line for each transfer.
+pub(super) fn log_report(peer: SocketAddr, report: &Report, now: Instant) {
+    let Report { direction, path, offset, bytes, began, root, md5, verdict } = report;
+    let way = match direction {
+        Direction::Get => "get",
+        Direction::Put => "put",
+    };
+    let seconds = now.saturating_duration_since(*began).as_secs_f64();
+    let digest = |name: &str, digest: &Option<Md5Digest>| match digest {
+        Some(digest) => format!(" {name}={digest}"),
+        None => String::new(),
+    };
+    let digests = digest("md5-tree", root) + &digest("md5", md5);
+    let verdict = match verdict {
+        Verdict::Identical => "identical".to_owned(),
+        Verdict::Unchanged => "identical before".to_owned(),
+        Verdict::Unfinished(why) => format!("unfinished: {why}"),
+    };
+    log::info!(
+        "{peer} {way} {path} from={offset} bytes={bytes} seconds={seconds:.3}{digests} {verdict}"
+    );
+}

@@ -1,0 +1,51 @@
+//! Who is writing which partial, within this process. Between processes the journal's lock says.
+
+use std::collections::HashMap;
+
+use mio::Token;
+
+use super::connection::Connection;
+use crate::{digest::Md5Digest, session::JobId, wire::Owner};
+
+/// One writer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writer {
+    pub(super) token: Token,
+    pub(super) owner: Owner,
+}
+
+/// The writers by the names of their partials.
+///
+/// Invariant: a connection that is here knows it: its `partial` is the name.
+#[derive(Debug, Default)]
+pub(super) struct Writers {
+    by_partial: HashMap<Md5Digest, Writer>,
+}
+
+impl Writers {
+    /// Who writes a partial, if that is somebody else.
+    pub(super) fn other_than(&self, token: Token, name: Md5Digest) -> Option<Writer> {
+        self.by_partial.get(&name).copied().filter(|writer| writer.token != token)
+    }
+
+    /// Makes a connection the writer of a partial, which `opening` opens.
+    pub(super) fn set(
+        &mut self,
+        name: Md5Digest,
+        owner: Owner,
+        opening: JobId,
+        connection: &mut Connection,
+    ) {
+        self.by_partial.insert(name, Writer { token: connection.token, owner });
+        connection.partial = Some((name, opening));
+    }
+
+    /// A connection writes no more.
+    pub(super) fn forget(&mut self, connection: &mut Connection) {
+        if let Some((name, _)) = connection.partial.take()
+            && self.by_partial.get(&name).is_some_and(|writer| writer.token == connection.token)
+        {
+            self.by_partial.remove(&name);
+        }
+    }
+}
