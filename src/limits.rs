@@ -54,8 +54,12 @@ pub const TURN_BYTES_MAX: usize = 8 << 20;
 /// Work before the loop polls again.
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(2);
 
-/// Buffers of [`CHUNK_BYTES`] that the loop owns: so many connections are hashed together.
-pub const LOOP_BUFFERS: usize = 4;
+/// Bytes read in one step when several connections have bulk work: four leaves.
+pub const SHARED_CHUNK_BYTES: usize = 256 << 10;
+
+/// Buffers of [`CHUNK_BYTES`] that the loop owns: so many connections are hashed together, 32
+/// leaves of them when they share the turn. What was not touched yet takes no memory.
+pub const LOOP_BUFFERS: usize = 8;
 
 /// Connections accepted in one turn, so that a burst of them holds up nobody's transfer.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
@@ -80,9 +84,6 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A journal, in bytes: a day on a slow line stays far below. A longer one is not ours.
 pub const JOURNAL_BYTES_MAX: u64 = 256 << 20;
-
-/// One journal record, in bytes: a mark with the digests of a long round.
-pub const JOURNAL_RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// A connection that says nothing between two commands.
 pub const IDLE_DEADLINE: Duration = Duration::from_secs(600);
@@ -115,5 +116,6 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
+const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);
 const _: () = assert!(LISTING_BYTES_MAX + 3 * NAME_BYTES_MAX + 256 < PENDING_OUTPUT_BYTES_MAX);

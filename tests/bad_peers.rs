@@ -1,6 +1,8 @@
 //! Peers that take without giving, and machines that run out: the server stays small, answers in
 //! order, and serves everybody else.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails the test")]
+
 use std::{
     fs,
     io::{ErrorKind, Write},

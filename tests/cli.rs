@@ -1,5 +1,7 @@
 //! What people see of `tow` and `towd`: exit codes, words, and silence where it was asked for.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
+
 use std::{
     fs::{self, File},
     io::{Read, Write},

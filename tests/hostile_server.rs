@@ -1,6 +1,8 @@
 //! A server that lies, stalls or never ends: the client keeps its memory and its patience, puts
 //! nothing wrong in place, and prints nothing that a terminal would obey.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails the test")]
+
 use std::{
     fs,
     io::Write,
@@ -129,8 +131,9 @@ fn get_fails(fake: &Fake, code: i32) -> Ran {
     let dir = TestDir::new();
     let said = fake.tow(&["get", "URL", dir.join("f").to_str().unwrap()]).exits(code);
     nothing_visible(&dir);
+    // A pipe may have got what was verified before, and no more.
     let piped = fake.tow(&["get", "URL", "-"]).exits(code);
-    assert!(piped.stdout.is_empty());
+    assert!(BYTES.starts_with(&piped.stdout), "{}", piped.stdout());
     said
 }
 
@@ -342,7 +345,10 @@ fn an_upload_believes_no_server_that_makes_no_sense() {
         assert!(!said.exits(6).stderr.is_empty(), "{answer}");
     }
     for answer in ["226 root=07070707070707070707070707070707\n", "203 size=1\n", "150 name=x\n"] {
-        put_to(move |peer| drop(say(peer, answer))).exits(6).says(&["unexpected answer"]);
+        let answer = move |peer: &mut Raw| {
+            say(peer, answer);
+        };
+        put_to(answer).exits(6).says(&["unexpected answer"]);
     }
 }
 
@@ -350,11 +356,12 @@ fn an_upload_believes_no_server_that_makes_no_sense() {
 fn hear_round(peer: &mut Raw) {
     let frames = [data(0, &BYTES), segment(0, segments(&BYTES)[0]), end(10, root(&BYTES))].concat();
     let mut line = Vec::new();
-    peer.stream().set_read_timeout(Some(PATIENCE)).unwrap();
     // In later rounds there is no line.
     let mut have = 0;
     while have < frames.len() {
-        let byte = peer.read_bytes(1)[0];
+        let Some(byte) = peer.try_byte() else {
+            return;
+        };
         if frames[have] == byte {
             have += 1;
         } else {
@@ -411,23 +418,18 @@ fn what_a_server_says_can_not_reach_the_terminal_raw() {
 
 #[test]
 fn a_server_that_stalls_is_left_at_the_clients_own_limit() {
-    let digest = segments(&BYTES)[0];
-    let stalls: [(&str, Box<dyn Fn(&mut Raw) + Send>); 5] = [
-        ("before the greeting", Box::new(|_| {})),
-        ("within the greeting", Box::new(|peer| drop(say(peer, "220 tow")))),
-        ("before an answer", Box::new(|peer| drop(say(peer, GREETING)))),
-        ("within the data", {
-            Box::new(|peer| drop(say(peer, [GREETING, FOUND, "426 offset=0\n"].concat())))
-        }),
-        ("before the end", {
-            Box::new(move |peer| {
-                say(peer, [GREETING, FOUND, "426 offset=0\n"].concat());
-                say(peer, [data(0, &BYTES), segment(0, digest)].concat());
-            })
-        }),
-    ];
-    for (name, script) in stalls {
-        let fake = Fake::start(script);
+    let offer = [GREETING, FOUND, "426 offset=0\n"].concat().into_bytes();
+    let most = [offer.clone(), data(0, &BYTES), segment(0, segments(&BYTES)[0])].concat();
+    for (name, bytes) in [
+        ("before the greeting", Vec::new()),
+        ("within the greeting", b"220 tow".to_vec()),
+        ("before an answer", GREETING.into()),
+        ("within a frame", [&offer, &data(0, &BYTES)[..20]].concat()),
+        ("before the end", most),
+    ] {
+        let fake = Fake::start(move |peer| {
+            say(peer, &bytes);
+        });
         let dir = TestDir::new();
         let target = dir.join("f");
         let args = ["--timeout", "200ms", "get", "URL", target.to_str().unwrap()];
@@ -436,7 +438,10 @@ fn a_server_that_stalls_is_left_at_the_clients_own_limit() {
         nothing_visible(&dir);
     }
     // One that takes nothing.
-    let (dir, fake) = (TestDir::new(), Fake::start(|peer| drop(say(peer, "220 tow/1\n402\n"))));
+    let dir = TestDir::new();
+    let fake = Fake::start(|peer| {
+        say(peer, "220 tow/1\n402\n");
+    });
     let file = dir.join("f");
     random_file(&file, 64 << 20, 1);
     let put = ["--timeout", "200ms", "put", file.to_str().unwrap(), "URL"];
@@ -466,7 +471,10 @@ fn what_was_planted_at_the_name_of_a_partial_is_not_followed() {
             assert!(!target.exists());
             assert_eq!(fs::read(&victim).unwrap(), b"mine");
             assert!(!victim.with_extension("new").exists());
-            fs::remove_file(&at).or_else(|_| fs::remove_dir(&at)).unwrap();
+            for entry in fs::read_dir(dir.path()).unwrap() {
+                let left = entry.unwrap().path();
+                fs::remove_file(&left).or_else(|_| fs::remove_dir(&left)).unwrap();
+            }
         }
     }
     run_tow(["get", &towd.url("f"), target.to_str().unwrap()]).exits(0);

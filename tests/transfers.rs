@@ -1,5 +1,7 @@
 //! Files go up and down and come out the same: sizes, names, times, places.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails the test")]
+
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},

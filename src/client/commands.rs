@@ -226,7 +226,8 @@ fn list_page(
         let reply = line.read_reply()?;
         match reply.code {
             Code::Entry if entries.len() < crate::limits::LISTING_ENTRIES_MAX => {
-                let name = reply.field("name").map(decode).transpose()?.unwrap_or_default();
+                let name = reply.field("name").and_then(|name| decode(name).ok());
+                let name = name.unwrap_or_default();
                 if name.is_empty() || name.contains(&b'/') || name == b"." || name == b".." {
                     return Err(ClientError::unexpected(&reply));
                 }

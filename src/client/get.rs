@@ -168,7 +168,7 @@ impl Pipe<'_> {
 
 /// What may come before the digest of the first of it: a segment, and the chunk that its digest
 /// is in.
-const HELD_BYTES_MAX: usize = SEGMENT_BYTES as usize + CHUNK_BYTES;
+const HELD_BYTES_MAX: u64 = SEGMENT_BYTES + CHUNK_BYTES as u64;
 
 /// One attempt over one connection.
 struct Attempt<'a> {
@@ -258,12 +258,12 @@ impl<'a> Attempt<'a> {
         let mut incoming = Incoming::new(progress, digest);
         let result = self.receive(&offer, &mut incoming, &mut target);
         self.totals.moved += incoming.received_bytes();
-        self.keep(&mut incoming, &mut target);
+        Self::keep(&mut incoming, &mut target);
         result
     }
 
     /// After the end, good or bad: what was received is kept.
-    fn keep(&mut self, incoming: &mut Incoming, target: &mut Target<'_, '_>) {
+    fn keep(incoming: &mut Incoming, target: &mut Target<'_, '_>) {
         match target {
             Target::Partial { partial, checkpoints, .. } => {
                 checkpoints.finish();
@@ -461,7 +461,7 @@ fn write(target: &mut Target<'_, '_>, offset: u64, bytes: &[u8]) -> Result<(), C
             .map_err(|error| ClientError::Local { what: what.clone(), error }),
         Target::Pipe(pipe) => {
             // A segment's digest comes right behind it, and may be in the same chunk as more.
-            if pipe.held.len() > HELD_BYTES_MAX {
+            if pipe.held.len() as u64 > HELD_BYTES_MAX {
                 return Err(ClientError::Broken("data without digests".to_owned()));
             }
             pipe.held.extend_from_slice(bytes);

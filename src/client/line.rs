@@ -215,8 +215,9 @@ impl Line {
                 return Ok(reply?);
             }
             debug_assert!(self.input.len() <= LINE_BYTES_MAX + 1, "next_line limits it");
+            // What is kept is not a line yet: only what comes now can make it one.
             let mut buffer = [0; READ_BYTES];
-            let have = self.receive(&mut buffer)?;
+            let have = self.receive_behind(0, &mut buffer)?;
             self.input.extend_from_slice(buffer.get(..have).unwrap_or_default());
         }
     }
@@ -229,7 +230,12 @@ impl Line {
             to.copy_from_slice(from);
         }
         self.input.drain(..kept);
-        let mut have = kept;
+        self.receive_behind(kept, buffer)
+    }
+
+    /// Fills the buffer from the line behind the bytes that it has; waits for at least one if it
+    /// has none.
+    fn receive_behind(&mut self, mut have: usize, buffer: &mut [u8]) -> Result<usize, ClientError> {
         while let Some(room) = buffer.get_mut(have..).filter(|room| !room.is_empty()) {
             match self.socket.read(room) {
                 Ok(0) if have > 0 => break,

@@ -156,9 +156,10 @@ impl Attempt<'_> {
         if verdict.code != Code::Identical {
             return Err(ClientError::from_reply(verdict));
         }
+        // A file that this very call sent, whose verdict was lost with the line, is no old one. An
+        // empty one was sent as well as soon as its transfer began.
+        let unchanged = self.totals.already.is_none();
         self.totals.already.get_or_insert(size);
-        // A file that this very call sent, whose verdict was lost with the line, is no old one.
-        let unchanged = self.totals.moved == 0;
         Ok(Some(Done { size, root, md5, unchanged }))
     }
 

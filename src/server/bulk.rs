@@ -12,14 +12,11 @@ use super::{
 };
 use crate::{
     digest::{Engine, Job},
-    limits::{CHUNK_BYTES, LOOP_BUFFERS, PENDING_INPUT_BYTES_MAX},
+    limits::{CHUNK_BYTES, LOOP_BUFFERS, PENDING_INPUT_BYTES_MAX, SHARED_CHUNK_BYTES},
     session::{LeafJob, Piece, Read, Settled, Violation, Wants},
     store::{ReadNow, StoreError},
     wire::{Code, Frame, FrameKind, Reply, frame_bytes},
 };
-
-/// A chunk when connections share the turn: four of them fill sixteen lanes together.
-const SHARED_CHUNK_BYTES: usize = CHUNK_BYTES / LOOP_BUFFERS;
 
 /// Space between the buffers' starts beyond a power of two, so that lanes that run through them
 /// in lockstep do not meet in the same cache sets.
@@ -79,7 +76,7 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     const fn chunk_bytes(&self) -> usize {
-        if self.crowd >= LOOP_BUFFERS { SHARED_CHUNK_BYTES } else { CHUNK_BYTES }
+        if self.crowd > 2 { SHARED_CHUNK_BYTES } else { CHUNK_BYTES }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 /// with unread input makes the system throw that line away.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The least that is read from a file at once for a peer that takes little.
+/// The least that is read from a file at once for a peer that takes little: a leaf.
 const SEND_BYTES_MIN: usize = 64 << 10;
 
 /// One connection.
@@ -157,7 +157,8 @@ impl Connection {
             self.output.drain(..of_output);
             taken += written - of_output;
         }
-        let doubled = taken.saturating_mul(2);
+        // Whole leaves, so that none is hashed in two pieces.
+        let doubled = taken.saturating_mul(2) / SEND_BYTES_MIN * SEND_BYTES_MIN;
         self.send_bytes = if taken == payload.len() {
             self.send_bytes.saturating_mul(2).min(CHUNK_BYTES)
         } else {

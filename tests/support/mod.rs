@@ -541,6 +541,14 @@ impl Raw {
         self.ahead.drain(..count).collect()
     }
 
+    /// The next byte; `None` if the peer leaves or says nothing.
+    pub fn try_byte(&mut self) -> Option<u8> {
+        if self.ahead.is_empty() {
+            self.read_more(Instant::now() + PATIENCE).ok().filter(|&length| length > 0)?;
+        }
+        Some(self.ahead.remove(0))
+    }
+
     /// Whether the server ends the connection, orderly or not, within `limit`; what it says until
     /// then is dropped.
     pub fn closes_within(&mut self, limit: Duration) -> bool {
