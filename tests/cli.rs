@@ -300,6 +300,26 @@ fn ctrl_c_keeps_what_was_moved_and_the_same_command_continues() {
 }
 
 #[test]
+fn a_file_that_another_client_writes_is_busy_and_free_when_that_is_done() {
+    let dir = TestDir::new();
+    let towd = Towd::start([""; 0]);
+    let file = dir.join("f");
+    random_file(&file, 8 << 20, 1);
+    let slow = Slow { direction: Direction::Up, bytes_per_s: 4 << 20 };
+    let proxy = Proxy::start(towd.addr(), Plan { slow: Some(slow), ..Plan::default() });
+    let mut first = tow(["put", text(&file), &format!("tow://{}/f", proxy.addr())]);
+    let first = first.stderr(Stdio::piped()).spawn().unwrap();
+    assert!(proxy.wait_for(PATIENCE, |counts| counts.total.up > 1 << 20));
+    let busy = run_tow(["put", "--give-up", "0", text(&file), &towd.url("f")]).exits(5);
+    busy.says(&["another client is writing", "when the other client is done"]);
+    // With patience it waits, and says so.
+    let waited = run_tow(["put", text(&file), &towd.url("f")]).exits(0);
+    waited.says(&["another client is writing", "trying again in"]);
+    Ran::of(first.wait_with_output().unwrap()).exits(0);
+    assert!(same_bytes(&file, towd.root().join("f")));
+}
+
+#[test]
 fn ctrl_c_ends_a_wait_for_a_server_that_says_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = Proxy::start(listener.local_addr().unwrap(), Plan::default());

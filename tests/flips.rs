@@ -3,8 +3,10 @@
 //!
 //! Many times as long: `TOW_LONG=1 cargo test --test flips -- --nocapture`
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use support::proxy::{Direction, Flip, Plan, Proxy};
 use support::watch::{Watch, client, is_long, patient, remote};
@@ -75,11 +77,13 @@ fn spoil_some_segments(way: Direction) {
 fn a_line_that_spoils_every_segment_is_given_up_and_nothing_appears() {
     let seed = fresh_seed();
     let size = 4 * SEGMENT_BYTES;
+    // Less than a segment, and out of step with the frames: their headers are hit by bad luck only.
+    let every = 3_333_333;
     for (nth, way) in [(0, Direction::Up), (1, Direction::Down)] {
         let (towd, dir) = (Towd::start(["-q"]), TestDir::new());
         let (from, to) = ends(&towd, &dir, way);
         random_file(&from, size, seed);
-        let flips = flip(way, MIB, LINES_BYTES, u64::MAX);
+        let flips = flip(way, every, LINES_BYTES, u64::MAX);
         let plan = Plan { flip: flips, ..Plan::seeded(Rng::derived(seed, nth).word()) };
         let proxy = Proxy::start(towd.addr(), plan);
         let url = format!("tow://{}/f", proxy.addr());
@@ -121,12 +125,13 @@ fn a_pipe_gets_no_byte_of_a_spoiled_segment() {
     assert_eq!(done.size, size);
 }
 
-/// What a flip in a line may lead to. Lines carry no digest: see the comment at `Elsewhere`.
+/// What a flip in a line may lead to.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Right,
     Error,
-    /// The line that named the file came out as one that names another.
+    /// Lines carry no digest: the one that named the target came out as one that names another,
+    /// and the server did just that. No content is wrong.
     Elsewhere,
 }
 
@@ -135,7 +140,7 @@ fn bits_flipped_in_lines_and_headers_lead_to_the_right_file_or_to_an_error() {
     let seed = fresh_seed();
     let (towd, dir) = (Towd::start(["-q"]), TestDir::new());
     let tries = if is_long() { 5_000 } else { 250 };
-    let mut ends = std::collections::BTreeMap::<(String, End), u32>::new();
+    let mut ends = BTreeMap::<(String, End), u32>::new();
     for nth in 0..tries {
         let mut rng = Rng::derived(seed, nth);
         let way = if rng.flag() { Direction::Up } else { Direction::Down };
@@ -169,8 +174,8 @@ fn spoil_lines(
     let flips = flip(against, every, 0, rng.within(&(1..=12)));
     let proxy = Proxy::start(towd.addr(), Plan { flip: flips, ..Plan::seeded(rng.word()) });
     let options = Options {
-        timeout: std::time::Duration::from_secs(1),
-        give_up: std::time::Duration::from_secs(5),
+        timeout: Duration::from_secs(1),
+        give_up: Duration::from_secs(5),
         ..patient(DigestChoice::TreeAndMd5)
     };
     let mut watch = Watch::quiet();
@@ -208,7 +213,7 @@ fn is_elsewhere(root: &Path, from: &Path) -> bool {
     files.filter(|path| path.is_file()).any(|path| same_content(&path, from))
 }
 
-fn ends(towd: &Towd, dir: &TestDir, way: Direction) -> (std::path::PathBuf, std::path::PathBuf) {
+fn ends(towd: &Towd, dir: &TestDir, way: Direction) -> (PathBuf, PathBuf) {
     let (local, served) = (dir.join("f"), towd.root().join("f"));
     match way {
         Direction::Up => (local, served),

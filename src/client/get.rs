@@ -1,20 +1,22 @@
 //! Downloads: the receiving end.
 
 use std::{
-    io::{self, Write},
+    io::Write,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Client, ClientError, Event, Observer, Phase, Transferred, line::Line, retry::Gain};
+use super::{
+    Client, ClientError, Event, Observer, Phase, Transferred, line::Line, pipe::Pipe, retry::Gain,
+};
 use crate::{
-    digest::{Engine, FileMd5, Md5Digest, SEGMENT_BYTES},
+    digest::{Engine, Md5Digest},
     limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES},
     progress::Progress,
     session::{Incoming, LeafJob, Piece, Settled, run_jobs},
     store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
-    wire::{Code, Command, DigestChoice, Frame, Mtime, RemotePath, Reply, Tag},
+    wire::{Code, Command, Frame, Mtime, RemotePath, Reply, Tag},
 };
 
 impl Client {
@@ -71,19 +73,14 @@ impl Client {
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
         let mut totals = Totals::default();
-        let with_md5 = self.options.digest == DigestChoice::TreeAndMd5;
-        let mut pipe = Pipe {
-            output,
-            tag: None,
-            progress: Progress::new(0),
-            held: Vec::new(),
-            md5: with_md5.then(FileMd5::new),
-            rest: Vec::new(),
-        };
+        let mut pipe = Pipe::new(output);
         let (done, breaks) = self.retry(observer, |observer, gain| {
             let pipe = &mut pipe;
             let attempt = Attempt::begin(self, observer, gain, &mut totals)?;
-            attempt.run(remote, |offer| pipe.offered(offer).map(|()| Target::Pipe(pipe)))
+            attempt.run(remote, |offer| {
+                pipe.offered(offer.size, &offer.tag)?;
+                Ok(Target::Pipe(pipe))
+            })
         })?;
         Ok(totals.transferred(&done, breaks))
     }
@@ -136,39 +133,6 @@ enum Target<'a, 'w> {
     There(Md5Digest, Option<Md5Digest>),
     Pipe(&'a mut Pipe<'w>),
 }
-
-/// An output that takes each byte once.
-struct Pipe<'w> {
-    output: &'w mut dyn Write,
-    tag: Option<Tag>,
-    /// What was written: whole verified segments.
-    progress: Progress,
-    /// The segment that was received but not verified.
-    held: Vec<u8>,
-    /// MD5 of what was written up to its last whole block, if it was asked for: bytes that are
-    /// out can't be read back when the line breaks.
-    md5: Option<FileMd5>,
-    /// What was written behind that block: less than one, and only at the end of the file.
-    rest: Vec<u8>,
-}
-
-impl Pipe<'_> {
-    fn offered(&mut self, offer: &Offer) -> Result<(), ClientError> {
-        if self.progress.frontier() == 0 {
-            self.progress = Progress::new(offer.size);
-        } else if self.tag.as_ref() != Some(&offer.tag) || self.progress.size() != offer.size {
-            let text = "the file changed on the server after a part of it was written out";
-            return Err(ClientError::Verification(text.to_owned()));
-        }
-        self.tag = Some(offer.tag.clone());
-        self.held.clear();
-        Ok(())
-    }
-}
-
-/// What may come before the digest of the first of it: a segment, and the chunk that its digest
-/// is in.
-const HELD_BYTES_MAX: u64 = SEGMENT_BYTES + CHUNK_BYTES as u64;
 
 /// One attempt over one connection.
 struct Attempt<'a> {
@@ -253,9 +217,12 @@ impl<'a> Attempt<'a> {
                 return Ok(Done { size: offer.size, root: *root, md5: *md5 });
             }
             Target::Partial { progress, .. } => progress.clone(),
-            Target::Pipe(pipe) => pipe.progress.clone(),
+            Target::Pipe(pipe) => pipe.progress().clone(),
         };
         let mut incoming = Incoming::new(progress, digest);
+        if let Target::Pipe(pipe) = &target {
+            pipe.resume(&mut incoming);
+        }
         let result = self.receive(&offer, &mut incoming, &mut target);
         self.totals.moved += incoming.received_bytes();
         Self::keep(&mut incoming, &mut target);
@@ -271,15 +238,7 @@ impl<'a> Attempt<'a> {
                 // keep.
                 let _ = partial.note(incoming.take_mark());
             }
-            Target::Pipe(pipe) => {
-                // Only what was written out counts, and the MD5 is that of the same bytes.
-                let written = pipe.progress.frontier();
-                let _ = incoming.take_mark();
-                let mut progress = incoming.progress().clone();
-                progress.lower(written);
-                progress.set_md5(pipe.md5.as_ref().and_then(FileMd5::save));
-                pipe.progress = progress;
-            }
+            Target::Pipe(pipe) => pipe.keep(incoming),
             Target::There(..) => {}
         }
     }
@@ -390,7 +349,7 @@ impl<'a> Attempt<'a> {
                     return Err(ClientError::Broken(text));
                 }
             }
-            (Settled::Good, Target::Pipe(pipe)) => pipe.verified(number, incoming.progress())?,
+            (Settled::Good, Target::Pipe(pipe)) => pipe.verified(number, incoming)?,
             (Settled::Good, Target::Partial { .. } | Target::There(..)) => {}
             (Settled::Differs(_) | Settled::Whole | Settled::Aborted(_), _) => {
                 return Ok(Some(settled));
@@ -409,12 +368,6 @@ impl<'a> Attempt<'a> {
         let pending = incoming.md5_pending();
         let mut buffer = vec![0; if pending.is_empty() { 0 } else { CHUNK_BYTES }];
         let mut offset = pending.start;
-        if let Target::Pipe(pipe) = target
-            && pending.end - offset == pipe.rest.len() as u64
-        {
-            incoming.md5_read(&pipe.rest);
-            offset = pending.end;
-        }
         while offset < pending.end {
             let Target::Partial { partial, what, .. } = &*target else {
                 let text = "the MD5 of the whole file was lost with the line";
@@ -445,7 +398,7 @@ impl<'a> Attempt<'a> {
                 let committed = partial.commit(incoming.take_mark(), root, md5);
                 committed.map_err(|error| ClientError::Local { what: what.clone(), error })?;
             }
-            Target::Pipe(pipe) => pipe.output.flush().map_err(output_error)?,
+            Target::Pipe(pipe) => pipe.flush()?,
             Target::There(..) => {}
         }
         // The file is there: a line that breaks now loses nothing but a word.
@@ -459,46 +412,7 @@ fn write(target: &mut Target<'_, '_>, offset: u64, bytes: &[u8]) -> Result<(), C
         Target::Partial { partial, what, .. } => partial
             .write(offset, bytes)
             .map_err(|error| ClientError::Local { what: what.clone(), error }),
-        Target::Pipe(pipe) => {
-            // A segment's digest comes right behind it, and may be in the same chunk as more.
-            if pipe.held.len() as u64 > HELD_BYTES_MAX {
-                return Err(ClientError::Broken("data without digests".to_owned()));
-            }
-            pipe.held.extend_from_slice(bytes);
-            Ok(())
-        }
+        Target::Pipe(pipe) => pipe.hold(bytes),
         Target::There(..) => Ok(()),
     }
-}
-
-impl Pipe<'_> {
-    /// A segment is verified: out with it.
-    fn verified(&mut self, segment: Option<u64>, progress: &Progress) -> Result<(), ClientError> {
-        // Digests of what was written out before come again with each attempt.
-        if segment.is_none_or(|segment| segment * SEGMENT_BYTES < self.progress.frontier()) {
-            return Ok(());
-        }
-        let start = self.progress.frontier();
-        if segment.is_some_and(|segment| segment * SEGMENT_BYTES > start) {
-            return Err(ClientError::Broken("digests out of order".to_owned()));
-        }
-        let length = (self.progress.size() - start).min(SEGMENT_BYTES);
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.held.len());
-        let bytes = self.held.get(..length).unwrap_or_default();
-        self.output.write_all(bytes).map_err(output_error)?;
-        if let Some(md5) = &mut self.md5 {
-            let (blocks, rest) = bytes.as_chunks::<64>();
-            md5.update(blocks.as_flattened());
-            self.rest = rest.to_vec();
-        }
-        self.held.drain(..length);
-        let mut written = progress.clone();
-        written.lower(start + length as u64);
-        self.progress = written;
-        Ok(())
-    }
-}
-
-fn output_error(error: io::Error) -> ClientError {
-    ClientError::Output { what: "writing to the output", error }
 }

@@ -18,6 +18,7 @@ mod commands;
 mod error;
 mod get;
 mod line;
+mod pipe;
 mod put;
 mod retry;
 mod url;

@@ -18,7 +18,7 @@ use super::{
     violation::Violation,
 };
 use crate::{
-    digest::{Engine, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
+    digest::{Engine, FileMd5, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
     limits::ROUNDS_WITHOUT_PROGRESS_MAX,
     progress::{Mark, Progress, segment_count, segment_length},
     wire::{DigestChoice, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, Reply, SegmentRuns},
@@ -433,6 +433,21 @@ impl Incoming {
         };
         let own = track.finish();
         if Some(own) == self.md5_of_sender { Ok(Some(own)) } else { Err(Violation::Digest) }
+    }
+
+    /// The MD5 of the whole file as far as it has followed. Where [`Settled::Good`] was just
+    /// said of the last segment that came, that is the end of this segment.
+    #[must_use]
+    pub fn md5_so_far(&self) -> Option<&FileMd5> {
+        self.md5.as_ref().map(Md5Track::so_far)
+    }
+
+    /// Goes on with the MD5 of the whole file from there, for a receiver that can't read back
+    /// what it has passed on.
+    pub fn continue_md5(&mut self, so_far: FileMd5) {
+        if let Some(track) = &mut self.md5 {
+            *track = Md5Track::from(so_far);
+        }
     }
 
     /// After [`Incoming::check_md5`] failed: the next attempt reads the whole file, since what the

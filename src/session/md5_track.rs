@@ -29,7 +29,11 @@ impl Md5Track {
     /// Goes on from what a journal kept, or from the start.
     pub(super) fn new(saved: Option<SavedMd5>) -> Self {
         let at = saved.map(FileMd5::restore).and_then(Result::ok);
-        let at = at.unwrap_or_default();
+        Self::from(at.unwrap_or_default())
+    }
+
+    /// Goes on from a state of this very process, wherever that is.
+    pub(super) fn from(at: FileMd5) -> Self {
         let at_start = at.position().is_multiple_of(SEGMENT_BYTES);
         Self { starts: at_start.then(|| at.clone()).into_iter().collect(), leaf: at.clone(), at }
     }
@@ -82,6 +86,11 @@ impl Md5Track {
         let latest_first = std::iter::once(&self.leaf).chain(self.starts.iter().rev());
         let mut within = latest_first.filter(|md5| (1..=limit).contains(&md5.position()));
         within.next().and_then(FileMd5::save)
+    }
+
+    /// The state of everything so far.
+    pub(super) const fn so_far(&self) -> &FileMd5 {
+        &self.at
     }
 
     /// The MD5 of everything so far.

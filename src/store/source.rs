@@ -3,7 +3,7 @@
 use std::{fs::File, io::IoSliceMut, os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{Advice, CWD, Mode, OFlags, fadvise, openat},
+    fs::{Advice, CWD, FsWord, Mode, OFlags, fadvise, fstatfs, openat},
     io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr},
 };
 
@@ -95,8 +95,8 @@ impl Source {
     }
 }
 
-/// Reads without waiting. A kernel or file system that knows no such read is taken at its word
-/// that the bytes may have to be fetched.
+/// Reads without waiting. A file system that knows no such read may have to fetch the bytes, but
+/// for one that lies in memory.
 pub(super) fn read_now(
     file: &OwnedFd,
     offset: u64,
@@ -105,9 +105,19 @@ pub(super) fn read_now(
     let mut slices = [IoSliceMut::new(buffer)];
     match retry_on_intr(|| preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT)) {
         Ok(bytes) => Ok(ReadNow::Bytes(bytes)),
+        Err(Errno::OPNOTSUPP) if lies_in_memory(file) => {
+            read_full(file, offset, buffer).map(ReadNow::Bytes)
+        }
         Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(ReadNow::Cold),
         Err(errno) => Err(StoreError::from_errno("reading", errno)),
     }
+}
+
+/// Whether a file is on a tmpfs.
+fn lies_in_memory(file: &OwnedFd) -> bool {
+    /// statfs(2), "TMPFS_MAGIC".
+    const TMPFS_MAGIC: FsWord = 0x0102_1994;
+    fstatfs(file).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)
 }
 
 /// Reads until the buffer is full or the file ends.

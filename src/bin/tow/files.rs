@@ -5,12 +5,14 @@ use std::{
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use towpath::{
-    client::{Client, ClientError, Options, Transferred, Url},
-    wire::RemotePath,
+    client::{Client, ClientError, Event, Observer, Options, Transferred, Url},
+    limits::HOLDER_SILENT,
+    wire::{Code, RemotePath},
 };
 
 use crate::{
@@ -18,6 +20,12 @@ use crate::{
     progress::{Bar, Retries, summary},
     show::printable,
 };
+
+/// How long to wait for another client to end: until one that is dead may be replaced.
+const BUSY_PATIENCE: Duration = HOLDER_SILENT.saturating_add(Duration::from_secs(5));
+
+/// How often to look whether it has.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What every command needs.
 #[derive(Debug)]
@@ -51,9 +59,37 @@ pub(crate) fn put(context: &Context, files: &[OsString], url: &Url) -> Result<Ex
         })?;
         let target = if into_dir { below(url, name)? } else { url.clone() };
         let shown = printable(name.as_bytes());
-        transfer(context, &shown, &target, |bar| client.put(path, &target.path, bar))?;
+        transfer(context, &shown, &target, |bar| {
+            put_when_free(context, &client, path, &target.path, bar)
+        })?;
     }
     Ok(Exit::Done)
+}
+
+/// Uploads. An upload that was interrupted a moment ago may not have ended for the server, whose
+/// end of the line still has bytes of it: the same command has to continue nevertheless.
+fn put_when_free(
+    context: &Context,
+    client: &Client,
+    local: &Path,
+    remote: &RemotePath,
+    bar: &mut Bar,
+) -> Result<Transferred, ClientError> {
+    let options = &context.options;
+    let patience = options.give_up.min(BUSY_PATIENCE);
+    let began = Instant::now();
+    loop {
+        match client.put(local, remote, bar) {
+            Err(ClientError::Refused(reply))
+                if reply.code == Code::Busy && began.elapsed() + BUSY_PAUSE < patience =>
+            {
+                let reason = "another client is writing this file, or has just been interrupted";
+                bar.event(Event::Broke { reason, pause: BUSY_PAUSE });
+                thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Whether the URL names a folder that is there.
