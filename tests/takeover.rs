@@ -87,7 +87,7 @@ struct Upload {
 
 impl Upload {
     fn new(seed: u64) -> Self {
-        let mut bytes = vec![0; 2 * 4 << 20];
+        let mut bytes = vec![0; 8 << 20];
         support::Rng::new(seed).fill(&mut bytes);
         let mut hasher = TreeHasher::new();
         hasher.update(&Engine::new(), &bytes);

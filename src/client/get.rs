@@ -11,8 +11,8 @@ use super::{
     Client, ClientError, Event, Observer, Phase, Transferred, line::Line, pipe::Pipe, retry::Gain,
 };
 use crate::{
-    digest::{Engine, Md5Digest},
-    limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES},
+    digest::{Engine, LEAF_BYTES, Md5Digest},
+    limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES, STALL_DEADLINE},
     progress::Progress,
     session::{Incoming, LeafJob, Piece, Settled, run_jobs},
     store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
@@ -144,6 +144,27 @@ struct Attempt<'a> {
     totals: &'a mut Totals,
 }
 
+/// Whether the stream moves: a byte now and then buys a server no time.
+struct Pace {
+    leaves: u64,
+    since: Instant,
+}
+
+impl Pace {
+    fn new(moved: u64) -> Self {
+        Self { leaves: moved / LEAF_BYTES, since: Instant::now() }
+    }
+
+    fn look(&mut self, moved: u64) -> Result<(), ClientError> {
+        if moved / LEAF_BYTES > self.leaves {
+            *self = Self::new(moved);
+        } else if self.since.elapsed() > STALL_DEADLINE {
+            return Err(ClientError::Broken("the stream stalls".to_owned()));
+        }
+        Ok(())
+    }
+}
+
 /// Checkpoints, which are made beside the transfer.
 struct Checkpoints<'a> {
     syncing: &'a Worker<(), Result<(), StoreError>>,
@@ -268,10 +289,13 @@ impl<'a> Attempt<'a> {
         }
         self.observer.event(Event::Phase(Phase::Receiving));
         let mut buffer = vec![0; CHUNK_BYTES];
+        let mut pace = Pace::new(incoming.moved_bytes());
         loop {
             let have = self.line.receive(&mut buffer)?;
             let input = buffer.get(..have).unwrap_or_default();
-            match self.chunk(incoming, target, input)? {
+            let settled = self.chunk(incoming, target, input)?;
+            pace.look(incoming.moved_bytes())?;
+            match settled {
                 None => {
                     if let Target::Partial { partial, checkpoints, .. } = target {
                         checkpoints.advance(partial, incoming);

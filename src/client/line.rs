@@ -208,6 +208,8 @@ impl Line {
     }
 
     fn read_any_reply(&mut self) -> Result<Reply, ClientError> {
+        // For the line as a whole: a byte now and then buys no time.
+        let mut began = None;
         loop {
             if let Some((line, taken)) = next_line(&self.input, &mut self.searched)? {
                 let reply = Reply::parse(line);
@@ -215,6 +217,12 @@ impl Line {
                 return Ok(reply?);
             }
             debug_assert!(self.input.len() <= LINE_BYTES_MAX + 1, "next_line limits it");
+            if !self.input.is_empty()
+                && began.get_or_insert_with(Instant::now).elapsed() > self.timeout
+            {
+                let patience = humantime::format_duration(self.timeout);
+                return Err(ClientError::Broken(format!("no whole line for {patience}")));
+            }
             // What is kept is not a line yet: only what comes now can make it one.
             let mut buffer = [0; READ_BYTES];
             let have = self.receive_behind(0, &mut buffer)?;

@@ -145,7 +145,7 @@ impl Incoming {
 
     /// What buys its sender time: the data, and as much as a leaf for each segment compared, of
     /// which there are no more than the file has.
-    pub(super) fn moved_bytes(&self) -> u64 {
+    pub fn moved_bytes(&self) -> u64 {
         let compared = self.compared.min(segment_count(self.progress.size()));
         self.received_bytes.saturating_add(compared * LEAF_BYTES)
     }
@@ -253,10 +253,20 @@ impl Incoming {
                 self.place(header)?;
                 Ok(Parser::Data { offset: header.offset, left: header.length })
             }
+            // Whether its data came before it must not depend on how the line splits them.
+            FrameKind::Segment if !self.has_come(header.offset) => Err(Violation::OutOfPlace),
             FrameKind::Segment | FrameKind::End | FrameKind::Abort => {
                 Ok(Parser::Payload { header, bytes: Vec::new() })
             }
         }
+    }
+
+    /// Whether all data of the segment at `start` stands before where parsing is.
+    fn has_come(&self, start: u64) -> bool {
+        let size = self.progress.size();
+        let end = start.saturating_add(segment_length(start / SEGMENT_BYTES, size));
+        let within = |again: &LeafCursor| (start + 1..end).contains(&again.position());
+        start < size && end <= self.tail.position() && !self.again.as_ref().is_some_and(within)
     }
 
     /// Finds the run that a data frame continues, or begins one.
@@ -490,4 +500,28 @@ fn fill(have: &mut Vec<u8>, input: &[u8], want: usize) -> usize {
     let take = want.saturating_sub(have.len()).min(input.len());
     have.extend_from_slice(input.get(..take).unwrap_or_default());
     take
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame_bytes;
+
+    #[test]
+    fn a_digest_before_its_data_is_refused_however_the_line_splits_them() {
+        let digest = Md5Digest::of(&Md5Digest::of(b"a").0);
+        let mut stream = frame_bytes(&Frame::Segment { segment: 0, digest });
+        let header = FrameHeader { kind: FrameKind::Data, length: 1, offset: 0 };
+        stream.extend(header.to_bytes());
+        stream.extend(b"a");
+        for step in 1..=stream.len() {
+            let mut incoming = Incoming::new(Progress::new(1), DigestChoice::Tree);
+            let (mut pieces, mut jobs) = (Vec::new(), Vec::new());
+            let parsed: Result<Vec<usize>, Violation> = stream
+                .chunks(step)
+                .map(|chunk| incoming.parse(chunk, &mut pieces, &mut jobs))
+                .collect();
+            assert_eq!(parsed, Err(Violation::OutOfPlace), "step {step}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 
-use super::{PATIENCE, wait_until};
+use super::{PATIENCE, Raw, wait_until};
 
 /// A connection as one of its ends sees it. Ports are enough: all of it is on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,11 @@ pub fn wait_until_left(server: SocketAddr) {
         wait_until(PATIENCE, || !rows().iter().any(open)),
         "{server} did not close the connections of clients that are gone"
     );
+    // One that was reset is gone for the kernel before the server knows.
+    let mut raw = Raw::connect(server);
+    raw.read_line();
+    raw.send("noop\n");
+    raw.read_line();
 }
 
 /// Waits until a server has read everything that has arrived.
