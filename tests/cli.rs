@@ -95,7 +95,7 @@ fn errors_say_what_and_where_and_what_next() {
         (vec!["get", "tow://h:x/f"], 2, vec!["'x' is no port"]),
         (vec!["get", "tow://me@h/f"], 2, vec!["no logins yet"]),
         (vec!["ls", "--timeout", "0s", &url("")], 2, vec!["--timeout", "longer than nothing"]),
-        (vec!["ls", "--timeout", "5", &url("")], 2, vec!["--timeout", "5sec"]),
+        (vec!["ls", "--timeout", "soon", &url("")], 2, vec!["--timeout", "soon"]),
         (vec!["frob"], 2, vec!["frob", "--help"]),
     ] {
         here(&args).exits(code).says(&words);
@@ -457,4 +457,19 @@ impl Drop for Killed {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+#[test]
+fn a_file_that_can_not_be_sent_does_not_hold_up_the_others() {
+    let (towd, dir) = (Towd::start([""; 0]), TestDir::new());
+    fs::write(dir.join("a"), "a").unwrap();
+    fs::write(dir.join("c"), "c").unwrap();
+    let files = ["a", "missing", "c"].map(|name| dir.join(name));
+    let mut command = support::tow(["put"]);
+    let ended = command.args(&files).arg(format!("tow://{}/", towd.addr())).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("missing") && said.contains("1 of 3 files failed"), "{said}");
+    assert_eq!(fs::read(towd.root().join("a")).unwrap(), b"a");
+    assert_eq!(fs::read(towd.root().join("c")).unwrap(), b"c");
 }

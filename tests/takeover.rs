@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use support::proxy::{Cut, Direction, How, Plan, Proxy};
 use support::watch::{Watch, client, impatient, overhead, patient, remote};
-use support::{PATIENCE, Raw, TestDir, Towd, fresh_seed, random_file, same_bytes, tcp};
+use support::{PATIENCE, Raw, TestDir, Towd, fresh_seed, random_file, same_bytes, tcp, wait_until};
 use towpath::client::{ClientError, Event, Options};
 use towpath::digest::{Engine, LEAF_BYTES, SEGMENT_BYTES, TreeHasher};
 use towpath::wire::{Code, DigestChoice, Frame, FrameHeader, FrameKind, frame_bytes};
@@ -223,8 +223,36 @@ fn two_servers_of_one_root_let_one_client_write_and_tell_the_other() {
     assert!(fs::read(root.join("f")).expect("it is there") == upload.bytes);
     // The lock goes with the last handle, behind the verdict.
     let again = || second.put(&other, &remote("f"), &mut ()).is_ok();
-    assert!(support::wait_until(PATIENCE, again), "the first is done");
+    assert!(wait_until(PATIENCE, again), "the first is done");
     assert!(same_bytes(&other, root.join("f")));
+}
+
+#[test]
+fn a_download_whose_client_was_reset_is_let_go_of_at_once() {
+    let seed = fresh_seed();
+    let towd = Towd::start([""; 0]);
+    random_file(towd.root().join("f"), 128 << 20, seed);
+    let mut raw = Raw::connect(towd.addr());
+    raw.read_line();
+    raw.send("get /f\n");
+    raw.read_line();
+    raw.send("402\n");
+    // Nothing is read: the server sends as much as kernels take, and waits.
+    let pair = tcp::Pair::of(raw.stream()).expect("it is up");
+    let mut before = 0;
+    let stalls = wait_until(PATIENCE, || {
+        let unread = tcp::queues(pair).unread;
+        std::thread::sleep(Duration::from_millis(50));
+        std::mem::replace(&mut before, unread) == unread && unread > 0
+    });
+    assert!(stalls, "128 MiB went into buffers");
+    let abort = Some(Duration::ZERO);
+    socket2::SockRef::from(raw.stream()).set_linger(abort).expect("a socket can be reset");
+    drop(raw);
+    // The reset was there before this connection is: whoever is served next comes behind it.
+    tcp::wait_until_left(towd.addr());
+    let log = towd.stderr();
+    assert!(log.contains("unfinished: the line broke"), "{log}");
 }
 
 #[test]

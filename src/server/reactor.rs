@@ -334,6 +334,10 @@ impl Reactor {
         let Some(connection) = find(&mut self.connections, token) else {
             return;
         };
+        // A reset that was found while lines were read: no event will tell of it again.
+        if connection.broken {
+            return self.close(token, "the line broke", now);
+        }
         let works = bulk::has_work(connection);
         if works && !connection.bulk_queued {
             connection.bulk_queued = true;

@@ -27,6 +27,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
+pub mod bell;
 pub mod frames;
 pub mod proxy;
 pub mod tcp;

@@ -30,8 +30,8 @@ pub(crate) struct Cli {
     timeout: Duration,
 
     /// Stop trying after so long without any verified progress; 0: do not try again
-    #[arg(long, global = true, value_name = "TIME", default_value = "5m")]
-    give_up: humantime::Duration,
+    #[arg(long, global = true, value_name = "TIME", default_value = "5m", value_parser = time)]
+    give_up: Duration,
 
     /// No progress, no summary: only errors
     #[arg(short, long, global = true)]
@@ -139,19 +139,26 @@ impl Cli {
                 Digest::Md5 => DigestChoice::TreeAndMd5,
             },
             timeout: self.timeout,
-            give_up: *self.give_up,
+            give_up: self.give_up,
             stop,
             ..Options::default()
         }
     }
 }
 
+/// A time: `30s`, `5m`; a bare number is seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
 /// A time in which something can happen.
 fn span(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() => Err("it must be longer than nothing".to_owned()),
-        Ok(time) => Ok(time),
-        Err(error) => Err(error.to_string()),
+    match time(text)? {
+        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
+        time => Ok(time),
     }
 }
 
@@ -165,6 +172,14 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_bare_number_is_seconds() {
+        assert_eq!(span("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(span("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(time("0"), Ok(Duration::ZERO));
+        assert!(span("0").is_err() && span("0s").is_err() && span("soon").is_err());
+    }
 
     #[test]
     fn the_definition_is_sound() {

@@ -81,6 +81,11 @@ impl Failure {
         }
     }
 
+    /// Whether it would be the same for every other file.
+    pub(crate) const fn ends_everything(&self) -> bool {
+        matches!(self.exit(), Exit::GaveUp | Exit::Interrupted)
+    }
+
     /// What to do next, where there is something.
     fn hint(&self) -> Option<&'static str> {
         match self {

@@ -52,18 +52,44 @@ impl Context {
 pub(crate) fn put(context: &Context, files: &[OsString], url: &Url) -> Result<Exit, Failure> {
     let client = context.client(url);
     let into_dir = url.is_dir || files.len() > 1 || is_dir(context, &client, url)?;
+    let mut failed: Vec<Failure> = Vec::new();
     for file in files {
-        let path = Path::new(file);
-        let name = path.file_name().ok_or_else(|| {
-            Failure::Usage(format!("{} has no file name", printable(file.as_bytes())))
-        })?;
-        let target = if into_dir { below(url, name)? } else { url.clone() };
-        let shown = printable(name.as_bytes());
-        transfer(context, &shown, &target, |bar| {
-            put_when_free(context, &client, path, &target.path, bar)
-        })?;
+        match put_one(context, &client, file, url, into_dir) {
+            Ok(()) => {}
+            // A file that can't go does not hold up the others, but they share the line.
+            Err(failure) if files.len() > 1 && !failure.ends_everything() => {
+                eprintln!("tow: {failure}");
+                failed.push(failure);
+            }
+            Err(failure) => return Err(failure),
+        }
     }
-    Ok(Exit::Done)
+    match failed.first() {
+        None => Ok(Exit::Done),
+        Some(first) => {
+            eprintln!("tow: {} of {} files failed", failed.len(), files.len());
+            Ok(first.exit())
+        }
+    }
+}
+
+fn put_one(
+    context: &Context,
+    client: &Client,
+    file: &OsStr,
+    url: &Url,
+    into_dir: bool,
+) -> Result<(), Failure> {
+    let path = Path::new(file);
+    let name = path.file_name().ok_or_else(|| {
+        Failure::Usage(format!("{} has no file name", printable(file.as_bytes())))
+    })?;
+    let target = if into_dir { below(url, name)? } else { url.clone() };
+    let shown = printable(name.as_bytes());
+    transfer(context, &shown, &target, |bar| {
+        put_when_free(context, client, path, &target.path, bar)
+    })?;
+    Ok(())
 }
 
 /// Uploads. An upload that was interrupted a moment ago may not have ended for the server, whose
