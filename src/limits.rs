@@ -1,4 +1,4 @@
-//! Every bound of the program, in one place, with the unit last in its name and the reason beside
+//! The bounds that a peer can drive things to, in one place, with the unit last in its name and the reason beside
 //! it. A limit is checked before memory is taken for what it bounds.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// percent-encoded, and room for the verb and some fields.
 pub const LINE_BYTES_MAX: usize = 2 * 3 * PATH_BYTES_MAX + 1024;
 
-/// Words in one line: the longest command has eight.
+/// Words in one line: the longest command has seven.
 pub const LINE_TOKENS_MAX: usize = 16;
 
 /// A tag or another opaque token, in bytes.
@@ -51,7 +51,7 @@ pub const PENDING_OUTPUT_BYTES_MAX: usize = 32 << 10;
 /// Bytes moved or hashed for all connections before the loop polls again.
 pub const TURN_BYTES_MAX: usize = 8 << 20;
 
-/// Work before the loop polls again.
+/// Bulk work before the loop polls again.
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// Bytes read in one step when several connections have bulk work: four leaves.
@@ -73,7 +73,7 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Entries in one page of a listing.
 pub const LISTING_ENTRIES_MAX: usize = 128;
 
-/// Bytes of one page of a listing: what a write buffer holds, less its last entry.
+/// Bytes of one page of a listing: half of what a write buffer holds.
 pub const LISTING_BYTES_MAX: usize = 16 << 10;
 
 /// Data received between two checkpoints of a partial.
@@ -82,7 +82,7 @@ pub const CHECKPOINT_BYTES: u64 = 8 << 20;
 /// Time between two checkpoints of a partial that grows.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A journal, in bytes: a day on a slow line stays far below. A longer one is not ours.
+/// A journal, in bytes: that of a file of 20 TiB. A longer one is not read.
 pub const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
 /// A connection that says nothing between two commands.

@@ -111,7 +111,7 @@ fn a_server_that_is_not_there_is_told_at_once_when_asked_to_give_up() {
         run_tow([command, "--give-up", "0", &url]).exits(6).says(&[&url, &refused]);
     }
     run_tow(["ls", "--give-up", "0s", &url]).exits(6).says(&["host and port", "towd runs"]);
-    run_tow(["get", "--give-up", "0s", &url]).exits(6).says(&["same command continues"]);
+    run_tow(["get", "--give-up", "0s", &url]).exits(6).says(&["towd runs"]);
     // Patience ends, and until then it says why nothing comes.
     let waited = run_tow(["ls", "--give-up", "300ms", &url]).exits(6);
     waited.says(&[&refused, "trying again in", "no progress for 300ms"]);

@@ -40,6 +40,10 @@ const KILLS_PER_TRANSFER: u64 = 13;
 /// Slow enough that kills land inside.
 const BYTES_PER_S: u64 = 64 * MIB;
 
+/// So slow that [`HELD_BYTES`] do not come through while a checkpoint is waited for.
+const HELD_BYTES_PER_S: u64 = 100 << 10;
+const HELD_BYTES: u64 = 4 * MIB;
+
 fn kills() -> u64 {
     if is_long() { 10 * KILLS } else { KILLS }
 }
@@ -91,9 +95,19 @@ impl Setting {
         }
     }
 
-    fn proxy(&self, seed: u64) -> Proxy {
-        let slow = Slow { direction: self.way, bytes_per_s: BYTES_PER_S };
-        Proxy::start(self.towd.addr(), Plan { slow: Some(slow), ..Plan::seeded(seed) })
+    fn plan(&self, bytes_per_s: u64) -> Plan {
+        Plan { slow: Some(Slow { direction: self.way, bytes_per_s }), ..Plan::default() }
+    }
+
+    fn proxy(&self) -> Proxy {
+        Proxy::start(self.towd.addr(), self.plan(BYTES_PER_S))
+    }
+
+    /// A checkpoint is due: the line is held back until it is in the journal, or all is over.
+    fn await_checkpoint(&self, proxy: &Proxy, mut is_there: impl FnMut() -> bool) {
+        proxy.set(self.plan(HELD_BYTES_PER_S));
+        assert!(wait_until(PATIENCE, &mut is_there), "no checkpoint is made");
+        proxy.set(self.plan(BYTES_PER_S));
     }
 
     /// What went the way of the file.
@@ -157,7 +171,7 @@ fn kill_the_server(way: Direction) {
 }
 
 fn kill_the_server_during_one(setting: &mut Setting, rng: &mut Rng) -> u64 {
-    let proxy = setting.proxy(rng.word());
+    let proxy = setting.proxy();
     let (source, target, journal) = (setting.source(), setting.target(), setting.journal());
     let (way, remote) = (setting.way, remote(&setting.name()));
     let begun = Mutex::new(Begun::default());
@@ -190,8 +204,10 @@ fn kill_the_server_during_one(setting: &mut Setting, rng: &mut Rng) -> u64 {
             let now = *begun.lock().expect("nobody panicked");
             let line = proxy.counts().per_connection.last().copied().unwrap_or_default();
             let has_mark = || length(&journal) > now.journal;
-            if setting.along(line) > CHECKPOINT_UNDER_WAY && way == Direction::Up {
-                wait_until(PATIENCE, || has_mark() || transferring.is_finished());
+            let line = setting.along(line);
+            let is_due = line > CHECKPOINT_UNDER_WAY && now.already + line + HELD_BYTES < SIZE;
+            if is_due && way == Direction::Up {
+                setting.await_checkpoint(&proxy, has_mark);
             }
             if transferring.is_finished() {
                 break;
@@ -263,7 +279,7 @@ fn start_tow(setting: &Setting, proxy: &Proxy) -> Child {
 
 /// How often it was killed, and how many bytes went over the line in all.
 fn kill_the_client_during_one(setting: &Setting, rng: &mut Rng) -> (u64, u64) {
-    let proxy = setting.proxy(rng.word());
+    let proxy = setting.proxy();
     let journal = setting.journal();
     let said = setting.towd.stderr().len();
     let log = || runs(&setting.towd.stderr()[said..], &setting.name());
@@ -283,7 +299,7 @@ fn kill_the_client_during_one(setting: &Setting, rng: &mut Rng) -> (u64, u64) {
         // Each run writes one record when it opens the journal; whatever is behind it are marks.
         let has_mark = || length(&journal) > length_before + OPEN_RECORD_BYTES_MAX;
         if carried() > CHECKPOINT_UNDER_WAY && setting.way == Direction::Down {
-            wait_until(PATIENCE, || has_mark() || ended());
+            setting.await_checkpoint(&proxy, || has_mark() || ended());
         }
         if ended() {
             break child;
@@ -362,7 +378,7 @@ fn a_server_that_is_asked_to_end_does_so_and_its_clients_go_on_with_the_next() {
     for way in [Direction::Up, Direction::Down] {
         let mut setting = Setting::new(way);
         setting.next(seed);
-        let proxy = setting.proxy(seed);
+        let proxy = setting.proxy();
         let (source, target) = (setting.source(), setting.target());
         let remote = remote(&setting.name());
         let (attempts, done) = thread::scope(|scope| {

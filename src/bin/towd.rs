@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -24,18 +24,26 @@ struct Flags {
     /// Folder to serve; made if it is absent
     #[arg(long, value_name = "DIR", default_value = "./towpath-data")]
     root: PathBuf,
-    /// Address and port to listen on; may be given more than once, port 0 lets the system choose
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8690")]
+    /// Address and port to listen on; may be given more than once, port 0 lets the system choose.
+    /// 0.0.0.0:8690 and [::]:8690 are reached from everywhere
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8690", value_parser = address)]
     listen: Vec<SocketAddr>,
-    /// How long an unfinished upload is kept after its last byte, such as 12h or 7d
+    /// How long an unfinished upload, and what is remembered of a finished one, is kept after its
+    /// last byte, such as 12h or 7d
     #[arg(long, value_name = "TIME", default_value_t = humantime::Duration::from(KEEP_PARTIALS))]
     keep_partials: humantime::Duration,
-    /// Log more: once for connections and replies, twice for everything
+    /// Log connections and replies as well
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
     /// Log only what went wrong
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// An address and a port, or a name that stands for one.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found = text.to_socket_addrs().map_err(|error| format!("{error}; write ADDR:PORT"))?;
+    found.into_iter().next().ok_or_else(|| "no address of that name".to_owned())
 }
 
 fn main() -> ExitCode {

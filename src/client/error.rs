@@ -68,7 +68,7 @@ impl ClientError {
             }
             Code::Differs => Self::Verification(describe(&reply)),
             // What makes no sense may have been spoiled on the line.
-            Code::Malformed | Code::BadSequence | Code::LineTooLong | Code::UnknownCommand => {
+            Code::Malformed | Code::BadSequence | Code::LineTooLong => {
                 Self::Broken(describe(&reply))
             }
             // No refusals: the server says them where they have no meaning.
@@ -89,7 +89,8 @@ impl ClientError {
             | Code::Exists
             | Code::BeyondEnd
             | Code::Busy
-            | Code::NoSpace => Self::Refused(reply),
+            | Code::NoSpace
+            | Code::UnknownCommand => Self::Refused(reply),
         }
     }
 

@@ -291,6 +291,10 @@ impl<'a> Attempt<'a> {
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut pace = Pace::new(incoming.moved_bytes());
         loop {
+            // A line that is always full never waits, and only waits look at it.
+            if self.client.options.stop.is_set() {
+                return Err(ClientError::Interrupted);
+            }
             let have = self.line.receive(&mut buffer)?;
             let input = buffer.get(..have).unwrap_or_default();
             let settled = self.chunk(incoming, target, input)?;

@@ -155,7 +155,7 @@ pub struct Transferred {
     pub already: u64,
     /// Data bytes that went over the line, those that went again counted again.
     pub moved: u64,
-    /// How often the line broke.
+    /// How often it had to be tried again.
     pub breaks: u32,
     /// Root of the `md5-tree` over the whole file, as both sides have it.
     pub root: Md5Digest,

@@ -96,6 +96,7 @@ impl Client {
                 return Err(ClientError::GaveUp(text));
             }
             breaks += 1;
+            log::info!("{}: {reason}; trying again in {pause:?}", self.address());
             observer.event(Event::Broke { reason: &reason, pause });
             sleep(pause, &options.stop)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! The one place where errors of the store become reply codes.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use mio::Token;
 
@@ -72,12 +72,12 @@ impl Held {
 pub(super) fn error_reply(error: &StoreError) -> Reply {
     let code = match error {
         StoreError::NotFound => Code::Absent,
-        StoreError::Denied => Code::Denied,
+        StoreError::Denied | StoreError::NameTooLong => Code::Denied,
         StoreError::WrongKind(_) => Code::WrongKind,
         StoreError::Exists => Code::Exists,
         StoreError::NoSpace(_) => Code::NoSpace,
         StoreError::Busy => Code::Busy,
-        StoreError::NameTooLong => Code::Malformed,
+
         StoreError::SyncFailed | StoreError::Io { .. } => Code::Failed,
     };
     Reply::text(code, &error.to_string())
@@ -225,9 +225,11 @@ pub(super) fn expire(
             None => root.expire(keep),
         };
         match walk.map(|walk| root.expire_step(walk)) {
-            Ok(Ok(walk)) => return Done::Expiring(walk),
-            Ok(Err(0)) => {}
-            Ok(Err(removed)) => log::info!("removed {removed} files of expired partials"),
+            Ok(ControlFlow::Continue(walk)) => return Done::Expiring(walk),
+            Ok(ControlFlow::Break(0)) => {}
+            Ok(ControlFlow::Break(removed)) => {
+                log::info!("removed {removed} files of expired partials")
+            }
             Err(error) => log::warn!("looking for expired partials: {error}"),
         }
         Done::Nothing

@@ -300,9 +300,7 @@ impl Reactor {
             }
             match next_line(&connection.input, &mut connection.searched) {
                 Ok(Some((line, taken))) => {
-                    // Beside a stream only an abort is for now; a command that was pipelined waits.
-                    let streams = connection.session.outgoing().is_some();
-                    if streams && line.first() != Some(&b'4') {
+                    if !connection.session.takes_line(line) {
                         connection.searched = 0;
                         break;
                     }

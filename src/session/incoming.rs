@@ -95,6 +95,9 @@ pub struct Incoming {
     received_bytes: u64,
     /// Digests of segments that were compared.
     compared: u64,
+    /// A digest came before its data. Found while parsing: by the time it is settled, the data
+    /// may be here, and the answer must not depend on how the line splits them.
+    came_early: bool,
 }
 
 impl Incoming {
@@ -117,6 +120,7 @@ impl Incoming {
             rounds_without_progress: 0,
             received_bytes: 0,
             compared: 0,
+            came_early: false,
         }
     }
 
@@ -253,9 +257,9 @@ impl Incoming {
                 self.place(header)?;
                 Ok(Parser::Data { offset: header.offset, left: header.length })
             }
-            // Whether its data came before it must not depend on how the line splits them.
-            FrameKind::Segment if !self.has_come(header.offset) => Err(Violation::OutOfPlace),
             FrameKind::Segment | FrameKind::End | FrameKind::Abort => {
+                let is_digest = header.kind == FrameKind::Segment;
+                self.came_early |= is_digest && !self.has_come(header.offset);
                 Ok(Parser::Payload { header, bytes: Vec::new() })
             }
         }
@@ -352,6 +356,7 @@ impl Incoming {
     /// not everything came, [`Violation::Size`] if it speaks of a file of another size.
     pub fn settle(&mut self, frame: Frame) -> Result<Settled, Violation> {
         match frame {
+            Frame::Segment { .. } if self.came_early => Err(Violation::Digest),
             Frame::Segment { segment, digest } => self.compare(segment, digest),
             Frame::End { size, root, md5 } => self.end(size, root, md5),
             Frame::Abort(reply) => Ok(Settled::Aborted(reply)),
@@ -517,11 +522,15 @@ mod tests {
         for step in 1..=stream.len() {
             let mut incoming = Incoming::new(Progress::new(1), DigestChoice::Tree);
             let (mut pieces, mut jobs) = (Vec::new(), Vec::new());
-            let parsed: Result<Vec<usize>, Violation> = stream
-                .chunks(step)
-                .map(|chunk| incoming.parse(chunk, &mut pieces, &mut jobs))
-                .collect();
-            assert_eq!(parsed, Err(Violation::OutOfPlace), "step {step}");
+            for chunk in stream.chunks(step) {
+                incoming.parse(chunk, &mut pieces, &mut jobs).unwrap();
+            }
+            let frame = pieces.into_iter().find_map(|piece| match piece {
+                Piece::Frame(frame) => Some(frame),
+                Piece::Data { .. } => None,
+            });
+            let settled = incoming.settle(frame.unwrap());
+            assert_eq!(settled, Err(Violation::Digest), "step {step}");
         }
     }
 }

@@ -84,6 +84,13 @@ impl Session {
         self.state.wants()
     }
 
+    /// Whether a line is for now. Beside a stream only a refusal is: a command that was pipelined
+    /// waits for the end of it.
+    #[must_use]
+    pub fn takes_line(&self, line: &[u8]) -> bool {
+        !matches!(self.state, State::Streaming(Stream::Out(_))) || line.first() == Some(&b'4')
+    }
+
     /// Whether the connection is to be closed once everything has been sent.
     #[must_use]
     pub const fn is_closed(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Partials that nobody came back for.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use rustix::{
     fd::BorrowedFd,
@@ -38,20 +38,20 @@ impl Root {
         Ok(Expiry { keep, names: names.doing("reading the partials")?, removed: 0 })
     }
 
-    /// Goes on with a walk; `None` when it is over, with the number of files removed before.
-    pub fn expire_step(&self, mut walk: Expiry) -> Result<Expiry, usize> {
+    /// Goes on with a walk; `Break` with the number of files that were removed when it is over.
+    pub fn expire_step(&self, mut walk: Expiry) -> ControlFlow<usize, Expiry> {
         let (Some(partials), Some(names)) = (self.partials(), &mut walk.names) else {
-            return Err(0);
+            return ControlFlow::Break(0);
         };
         for _ in 0..NAMES_PER_STEP {
             let Some(Ok(name)) = names.read() else {
-                return Err(walk.removed);
+                return ControlFlow::Break(walk.removed);
             };
             if let Some(stem) = stem_of(name.file_name().to_bytes()) {
                 walk.removed += remove_old(partials, stem, walk.keep).unwrap_or(0);
             }
         }
-        Ok(walk)
+        ControlFlow::Continue(walk)
     }
 }
 

@@ -275,8 +275,7 @@ impl<'a> Arguments<'a> {
 
     /// The command, if every argument was taken.
     fn done(self, command: Command) -> Result<Command, CommandError> {
-        let rest = Self { words: self.words, ..Self::default() };
-        let all_taken = rest.words == [None, None]
+        let all_taken = self.words == [None, None]
             && self.size.is_none()
             && self.mtime.is_none()
             && self.tag.is_none()

@@ -111,7 +111,7 @@ pub(crate) enum Action {
     /// Measure round trips
     Ping {
         /// How many
-        #[arg(short, default_value_t = 10)]
+        #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         count: u32,
         /// Seconds between two
         #[arg(short, value_name = "SECONDS", default_value = "0.2", value_parser = seconds)]

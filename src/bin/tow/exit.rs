@@ -61,9 +61,18 @@ impl Failure {
         move |error| Self::Client { at, error, transfer: false }
     }
 
-    pub(crate) fn transfer(url: &Url) -> impl FnOnce(ClientError) -> Self {
+    /// A transfer, which may have begun before it failed: then there is something to continue.
+    pub(crate) fn transfer(url: &Url, begun: bool) -> impl FnOnce(ClientError) -> Self {
         let at = url.to_string();
-        move |error| Self::Client { at, error, transfer: true }
+        move |error| Self::Client { at, error, transfer: begun }
+    }
+
+    /// Names a second place that may be the culprit.
+    pub(crate) fn towards(mut self, to: &Url) -> Self {
+        if let Self::Client { at, .. } = &mut self {
+            *at = format!("{at} to {to}");
+        }
+        self
     }
 
     pub(crate) const fn exit(&self) -> Exit {
@@ -105,9 +114,10 @@ impl Failure {
                         Some("see what is there with tow ls; make a folder with tow mkdir")
                     }
                     Code::Busy => Some("try again when the other client is done"),
-                    Code::NoSpace => {
+                    Code::NoSpace if *transfer => {
                         Some("what was transferred is kept: free space there, then continue")
                     }
+                    Code::NoSpace => Some("free space there, then try again"),
                     Code::Exists => Some("see what is there with tow ls"),
                     Code::WrongKind => Some("see what it is with tow stat; tow ls lists a folder"),
                     Code::Denied => Some("ask whoever runs the server, or use another path"),

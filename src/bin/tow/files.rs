@@ -104,13 +104,17 @@ fn put_when_free(
     let options = &context.options;
     let patience = options.give_up.min(BUSY_PATIENCE);
     let began = Instant::now();
+    let mut told = false;
     loop {
         match client.put(local, remote, bar) {
             Err(ClientError::Refused(reply))
                 if reply.code == Code::Busy && began.elapsed() + BUSY_PAUSE < patience =>
             {
-                let reason = "another client is writing this file, or has just been interrupted";
-                bar.event(Event::Broke { reason, pause: BUSY_PAUSE });
+                if !std::mem::replace(&mut told, true) {
+                    let reason =
+                        "another client is writing this file, or has just been interrupted";
+                    bar.event(Event::Broke { reason, pause: BUSY_PAUSE });
+                }
                 thread::sleep(BUSY_PAUSE);
             }
             done => return done,
@@ -177,7 +181,7 @@ pub(crate) fn transfer(
     let mut bar = Bar::new(name, context.quiet);
     let done = run(&mut bar);
     bar.clear();
-    let done = done.map_err(Failure::transfer(url))?;
+    let done = done.map_err(Failure::transfer(url, bar.has_begun()))?;
     if !context.quiet {
         eprintln!("{}", summary(name, &done, began.elapsed()));
     }
@@ -207,7 +211,9 @@ pub(crate) fn rename(context: &Context, from: &Url, to: &Url) -> Result<Exit, Fa
         return Err(Failure::Usage("both names must be on the same server".to_owned()));
     }
     let client = context.client(from);
+    let name = from.path.split().map_or(&b""[..], |(_, name)| name);
+    let to = if to.is_dir { below(to, OsStr::from_bytes(name))? } else { to.clone() };
     let renamed = client.rename(&from.path, &to.path, &mut context.retries(from));
-    renamed.map_err(Failure::client(from))?;
+    renamed.map_err(|error| Failure::client(from)(error).towards(&to))?;
     Ok(Exit::Done)
 }

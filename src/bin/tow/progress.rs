@@ -58,7 +58,10 @@ pub(crate) struct Bar {
     bad_segments: u32,
     already: u64,
     phase: Phase,
-    began: Instant,
+    /// Whether both sides ever agreed on where to begin.
+    begun: bool,
+    /// When the message was last made.
+    told: Instant,
 }
 
 impl Bar {
@@ -69,17 +72,17 @@ impl Bar {
         } else {
             ProgressDrawTarget::hidden()
         };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
-        // A template that is not understood would still show the default bar.
-        if let Ok(style) = ProgressStyle::with_template(
-            "{prefix:.bold} {bar:24} {percent:>3}% {bytes}/{total_bytes} {msg}",
-        ) {
-            bar.set_style(style.progress_chars("=> "));
-        }
+        let bar = ProgressBar::with_draw_target(None, target);
+        set_style(&bar, "{prefix:.bold} {wide_msg}");
         bar.set_prefix(shorten(name));
-        let (phase, began) = (Phase::Checking, Instant::now());
+        let (phase, told) = (Phase::Checking, Instant::now());
         let plain = Retries::new(name, quiet || shown);
-        Self { bar, plain, breaks: 0, bad_segments: 0, already: 0, phase, began }
+        Self { bar, plain, breaks: 0, bad_segments: 0, already: 0, phase, begun: false, told }
+    }
+
+    /// Whether the transfer ever began: only then there may be something to continue.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Takes the bar off the screen.
@@ -126,6 +129,11 @@ impl Observer for Bar {
         match event {
             Event::Connecting => self.bar.set_message("connecting"),
             Event::Begin { size, already } => {
+                if !std::mem::replace(&mut self.begun, true) {
+                    let template = "{prefix:.bold} {bar:24} {percent:>3}% {bytes}/{total_bytes} \
+                                    {wide_msg}";
+                    set_style(&self.bar, template);
+                }
                 self.bar.set_length(size);
                 self.bar.set_position(already);
                 // The rate is that of what goes over the line, not of what was there.
@@ -141,8 +149,8 @@ impl Observer for Bar {
             Event::Position(bytes) => {
                 self.bar.set_position(bytes);
                 // A message on every chunk would cost more than the chunk.
-                if self.began.elapsed() > Duration::from_millis(200) {
-                    self.began = Instant::now();
+                if self.told.elapsed() > Duration::from_millis(200) {
+                    self.told = Instant::now();
                     self.bar.set_message(self.message());
                 }
             }
@@ -154,6 +162,13 @@ impl Observer for Bar {
                 self.plain.broke(reason, pause);
             }
         }
+    }
+}
+
+fn set_style(bar: &ProgressBar, template: &str) {
+    // A template that is not understood would still show the default bar.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
     }
 }
 

@@ -21,13 +21,15 @@ impl Reactor {
         for token in tokens {
             if let Some(connection) = find(&mut self.connections, token) {
                 let reply = Reply::text(Code::GoingDown, "the server is going down");
-                match connection.session.outgoing().map(|outgoing| outgoing.between_frames()) {
-                    Some(true) => connection.push_bytes(&frame_bytes(&Frame::Abort(reply))),
-                    // Within a frame nothing can be said.
-                    Some(false) => {}
-                    None => connection.push_reply(&reply),
+                if connection.session.outgoing().is_some_and(|out| out.between_frames()) {
+                    connection.push_bytes(&frame_bytes(&Frame::Abort(reply)));
+                } else {
+                    connection.session.end(reply, now);
+                    self.act(token, now);
                 }
-                connection.flush(now);
+                if let Some(connection) = find(&mut self.connections, token) {
+                    connection.flush(now);
+                }
                 self.close(token, "the server is going down", now);
             }
         }

@@ -1,6 +1,9 @@
 //! Partials that nobody came back for.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, SystemTime},
+};
 
 use super::*;
 
@@ -17,8 +20,8 @@ fn expire(store: &Store) -> usize {
     let mut walk = store.root.expire(7 * DAY).unwrap();
     loop {
         match store.root.expire_step(walk) {
-            Ok(next) => walk = next,
-            Err(removed) => return removed,
+            ControlFlow::Continue(next) => walk = next,
+            ControlFlow::Break(removed) => return removed,
         }
     }
 }
@@ -82,7 +85,7 @@ fn a_walk_goes_in_slices() {
     }
     let mut walk = store.root.expire(7 * DAY).unwrap();
     let mut steps = 1;
-    while let Ok(next) = store.root.expire_step(walk) {
+    while let ControlFlow::Continue(next) = store.root.expire_step(walk) {
         walk = next;
         steps += 1;
     }
