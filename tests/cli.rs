@@ -465,7 +465,7 @@ fn a_file_that_can_not_be_sent_does_not_hold_up_the_others() {
     fs::write(dir.join("a"), "a").unwrap();
     fs::write(dir.join("c"), "c").unwrap();
     let files = ["a", "missing", "c"].map(|name| dir.join(name));
-    let mut command = support::tow(["put"]);
+    let mut command = tow(["put"]);
     let ended = command.args(&files).arg(format!("tow://{}/", towd.addr())).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{said}");

@@ -1,6 +1,8 @@
 //! `docs/protocol.md` tells the truth: its transcripts are replayed against the server, its tables
 //! compared with the code.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails the test")]
+
 mod support;
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -93,7 +95,7 @@ fn replay(transcript: &str) {
         let what = what.trim_start();
         match who {
             "C:" => peer.send(format!("{what}\n").as_bytes()),
-            "C|" => peer.send(&sent_frame(what)),
+            "C|" => peer.send(sent_frame(what)),
             "S:" => {
                 let said = peer.read_line();
                 assert!(matches(what, &said), "{line}\nbut the server said: {said}");
