@@ -3,7 +3,7 @@
 //! The only place that touches sockets on the server's side. It feeds lines and frames to each
 //! connection's [`Session`](crate::session::Session), carries out the actions that this asks for,
 //! and moves bulk bytes between socket and store. Whatever may wait for a disk goes to the disk
-//! thread of [`disk`].
+//! thread of `disk`.
 //!
 //! **Invariants**
 //! - Nothing here waits but `poll` itself.

@@ -13,7 +13,7 @@ use crate::{
 pub enum Action {
     /// Send this line.
     Reply(Reply),
-    /// Work that may wait for a disk. Its [`Outcome`] comes back by [`Session::handle_outcome`].
+    /// Work that may wait for a disk. Its [`Outcome`] comes back by [`Session::handle_outcome`](super::Session::handle_outcome).
     Start(JobId, Job),
     /// Let go of the source or the partial that is open; append the mark to the journal first.
     Release(Option<Mark>),
