@@ -1,5 +1,7 @@
 //! `towd`, the server: flags to a configuration, no more.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "help texts, in which [ ] is no link")]
+
 use std::{
     io::{self, Write},
     net::{SocketAddr, ToSocketAddrs},

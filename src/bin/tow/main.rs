@@ -1,5 +1,7 @@
 //! `tow`, the client on the command line: flags to the library's calls, progress, exit codes.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "help texts, in which [ ] is no link")]
+
 mod cli;
 mod demo;
 mod exit;
