@@ -208,6 +208,11 @@ impl Progress {
         }
     }
 
+    /// Takes every complete segment for good again, for a receiver that can't write over any.
+    pub fn believe(&mut self) {
+        self.bad.clear();
+    }
+
     /// Forgets what lies at `offset` and behind. Within a complete segment the leaves are not
     /// known any more: then the frontier falls to that segment's start.
     pub fn lower(&mut self, offset: u64) {

@@ -488,3 +488,40 @@ fn what_was_planted_at_the_name_of_a_partial_is_not_followed() {
     run(get).exits(1).says(&["a link has this name"]);
     assert_eq!(fs::read(&victim).unwrap(), b"mine");
 }
+
+#[test]
+fn a_pipe_never_asks_again_for_what_it_has_written() {
+    let mut bytes = vec![7; usize::try_from(SEGMENT_BYTES).unwrap()];
+    bytes.extend([9; 1000]);
+    let (head, tail) = bytes.split_at(usize::try_from(SEGMENT_BYTES).unwrap());
+    let (head, tail, all) = (head.to_vec(), tail.to_vec(), bytes.clone());
+    let asked = AtomicU32::new(0);
+    let fake = Fake::greeting(move |peer| {
+        let digests = segments(&all);
+        hear(peer);
+        say(peer, format!("203 size={} mtime=1.000000000 tag=t\n", all.len()));
+        let wants = hear(peer);
+        match asked.fetch_add(1, Ordering::AcqRel) {
+            0 => {
+                say(peer, format!("426 offset=0 length={}\n", all.len()));
+                say(peer, [data(0, &head), segment(0, digests[0])].concat());
+                peer.finish_sending();
+            }
+            // The digest of what was written comes spoiled.
+            1 => {
+                say(peer, format!("426 offset={SEGMENT_BYTES} length=1000\n"));
+                say(peer, segment(0, Md5Digest([1; 16])));
+                peer.finish_sending();
+            }
+            _ => {
+                assert_eq!(wants.trim_end(), format!("000 offset={SEGMENT_BYTES} tag=t"));
+                say(peer, format!("426 offset={SEGMENT_BYTES} length=1000\n"));
+                say(peer, [segment(0, digests[0]), data(SEGMENT_BYTES, &tail)].concat());
+                say(peer, [segment(1, digests[1]), end(all.len() as u64, root(&all))].concat());
+            }
+        }
+    });
+    let got = tow(["get", "-q", &fake.url(), "-"]).output().unwrap();
+    assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+    assert!(got.stdout == bytes, "other bytes were written");
+}

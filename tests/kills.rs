@@ -15,7 +15,7 @@ use support::proxy::{Direction, Plan, Proxy, Slow, Traffic};
 use support::watch::{Watch, client, is_long, overhead, patient, remote};
 use support::{PATIENCE, Rng, TestDir, Towd, fresh_seed, random_file, same_bytes, tcp, tow};
 use support::{wait_child, wait_until};
-use towpath::client::{ClientError, Event, Transferred};
+use towpath::client::{ClientError, Event, Options, Stop, Transferred};
 use towpath::digest::LEAF_BYTES;
 use towpath::store::partial_name;
 use towpath::wire::DigestChoice;
@@ -157,6 +157,17 @@ struct Begun {
     journal: u64,
 }
 
+/// A test that fails does not wait for its transfer.
+struct StopIfPanicking<'a>(&'a Stop);
+
+impl Drop for StopIfPanicking<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
 fn kill_the_server(way: Direction) {
     let seed = fresh_seed();
     let mut rng = Rng::new(seed);
@@ -178,7 +189,9 @@ fn kill_the_server_during_one(setting: &mut Setting, rng: &mut Rng) -> u64 {
     // Attempts that were killed after a checkpoint of theirs was in the journal.
     let mut marked = Vec::new();
     let mut killed = 0;
+    let stop = Stop::default();
     let watch = thread::scope(|scope| {
+        let _stop = StopIfPanicking(&stop);
         let transferring = scope.spawn(|| {
             let mut attempt = 0;
             let mut watch = Watch::new(|event| match event {
@@ -189,7 +202,8 @@ fn kill_the_server_during_one(setting: &mut Setting, rng: &mut Rng) -> u64 {
                 }
                 _ => {}
             });
-            let client = client(proxy.addr(), patient(DigestChoice::Tree));
+            let options = Options { stop: stop.clone(), ..patient(DigestChoice::Tree) };
+            let client = client(proxy.addr(), options);
             let done = match way {
                 Direction::Up => client.put(&source, &remote, &mut watch),
                 Direction::Down => client.get(&remote, &target, &mut watch),
@@ -268,13 +282,34 @@ fn kill_the_client(way: Direction) {
     );
 }
 
-fn start_tow(setting: &Setting, proxy: &Proxy) -> Child {
+/// A running `tow`, which does not outlive a test that fails.
+struct Tow(Child);
+
+impl Tow {
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("the child is ours").is_some()
+    }
+
+    fn kill(&mut self) {
+        // An error means that it has ended already, which is what is wanted.
+        drop(self.0.kill());
+        self.0.wait().expect("the child is ours");
+    }
+}
+
+impl Drop for Tow {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn start_tow(setting: &Setting, proxy: &Proxy) -> Tow {
     let url = format!("tow://{}/{}", proxy.addr(), setting.name());
     let mut command = match setting.way {
         Direction::Up => tow(["put", "-q", &setting.source().display().to_string(), &url]),
         Direction::Down => tow(["get", "-q", &url, &setting.target().display().to_string()]),
     };
-    command.stderr(Stdio::inherit()).spawn().expect("tow starts")
+    Tow(command.stderr(Stdio::inherit()).spawn().expect("tow starts"))
 }
 
 /// How often it was killed, and how many bytes went over the line in all.
@@ -294,7 +329,7 @@ fn kill_the_client_during_one(setting: &Setting, rng: &mut Rng) -> (u64, u64) {
         }
         let moment = rng.within(&(0..=14 * MIB));
         let carried = || setting.along(proxy.counts().total) - before;
-        let mut ended = || child.try_wait().expect("the child is ours").is_some();
+        let mut ended = || child.has_ended();
         assert!(wait_until(PATIENCE, || carried() >= moment || ended()), "tow does not get on");
         // Each run writes one record when it opens the journal; whatever is behind it are marks.
         let has_mark = || length(&journal) > length_before + OPEN_RECORD_BYTES_MAX;
@@ -306,8 +341,7 @@ fn kill_the_client_during_one(setting: &Setting, rng: &mut Rng) -> (u64, u64) {
         }
         let has_mark = has_mark();
         setting.assert_absent_or_whole();
-        child.kill().expect("it runs");
-        child.wait().expect("the child is ours");
+        child.kill();
         killed += 1;
         tcp::wait_until_left(setting.towd.addr());
         setting.assert_absent_or_whole();
@@ -321,7 +355,7 @@ fn kill_the_client_during_one(setting: &Setting, rng: &mut Rng) -> (u64, u64) {
             return (killed, setting.along(proxy.counts().total));
         }
     };
-    let status = wait_child(&mut last, PATIENCE).expect("nothing is in its way");
+    let status = wait_child(&mut last.0, PATIENCE).expect("nothing is in its way");
     assert!(status.success(), "{status}");
     setting.assert_whole_and_alone();
     tcp::wait_until_left(setting.towd.addr());

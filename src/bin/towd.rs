@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::{ArgAction, Parser};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use towpath::{
     limits::KEEP_PARTIALS,
     server::{Config, Server, StartError},
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> Result<(), StartError> {
+    allow_descriptors();
     let server = Server::bind(&Config {
         root: flags.root.clone(),
         listen: flags.listen.clone(),
@@ -73,6 +75,15 @@ fn run(flags: &Flags) -> Result<(), StartError> {
     }
     server.run()?;
     Ok(())
+}
+
+/// Each connection takes a descriptor, a transfer some more: all that the system grants.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        log::warn!("can't raise the number of descriptors: {error}");
+    }
 }
 
 /// Logs to stderr; RUST_LOG says more precisely than the flags what.

@@ -8,6 +8,9 @@ use crate::{
     wire::{Code, Command, Mtime, RemotePath, Reply, decode},
 };
 
+/// Pages without a name, one after the other, after which a listing is given up.
+const EMPTY_PAGES_MAX: u32 = 1000;
+
 /// One name on the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -165,6 +168,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut from = Some(0);
         let mut line = None;
+        let mut empty = 0;
         while let Some(page) = from {
             let ((entries, next), _) = self.retry(observer, |_, _| {
                 // A line that breaks is not put back: the next attempt makes a new one.
@@ -173,8 +177,10 @@ impl Client {
                 line = Some(open);
                 Ok(found)
             })?;
+            // The server passes over names that went away, but not over page after page of them.
+            empty = if entries.is_empty() { empty + 1 } else { 0 };
             entries.into_iter().for_each(&mut each);
-            if next == Some(page) {
+            if next == Some(page) || empty > EMPTY_PAGES_MAX {
                 return Err(ClientError::Broken("the listing goes in a circle".to_owned()));
             }
             from = next;

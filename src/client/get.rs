@@ -440,7 +440,7 @@ fn write(target: &mut Target<'_, '_>, offset: u64, bytes: &[u8]) -> Result<(), C
         Target::Partial { partial, what, .. } => partial
             .write(offset, bytes)
             .map_err(|error| ClientError::Local { what: what.clone(), error }),
-        Target::Pipe(pipe) => pipe.hold(bytes),
+        Target::Pipe(pipe) => pipe.hold(offset, bytes),
         Target::There(..) => Ok(()),
     }
 }

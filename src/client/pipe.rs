@@ -67,7 +67,10 @@ impl<'w> Pipe<'w> {
     }
 
     /// Received bytes, in order.
-    pub(super) fn hold(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+    pub(super) fn hold(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ClientError> {
+        if offset != self.written + self.held.len() as u64 {
+            return Err(ClientError::Broken("data out of order".to_owned()));
+        }
         if self.held.len() + bytes.len() > HELD_BYTES_MAX {
             return Err(ClientError::Broken("the digest of a segment is missing".to_owned()));
         }
@@ -100,6 +103,10 @@ impl<'w> Pipe<'w> {
     }
 
     pub(super) fn flush(&mut self) -> Result<(), ClientError> {
+        if self.written != self.progress.size() || !self.held.is_empty() {
+            let text = "not everything was written out";
+            return Err(ClientError::Verification(text.to_owned()));
+        }
         self.output.flush().map_err(output_error)
     }
 
@@ -107,6 +114,9 @@ impl<'w> Pipe<'w> {
     pub(super) fn keep(&mut self, incoming: &Incoming) {
         let mut progress = incoming.progress().clone();
         progress.lower(self.written);
+        // Written and verified: a digest that says otherwise now was spoiled on the line, or the
+        // next attempt will hear it again. To ask for these bytes again would mend nothing.
+        progress.believe();
         self.progress = progress;
     }
 }

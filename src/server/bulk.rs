@@ -22,6 +22,14 @@ use crate::{
 /// in lockstep do not meet in the same cache sets.
 const STAGGER_BYTES: usize = 65 * 64;
 
+/// Pieces in one step beyond which a peer is read in small bites.
+const PIECES_PER_STEP: usize = 128;
+const RECEIVE_BYTES_MIN: usize = 4 << 10;
+
+/// So many connections that read cold files are a crowd, each of which fetches a leaf at once.
+const COLD_CROWD: usize = 64;
+const COLD_BYTES_MIN: usize = 64 << 10;
+
 /// The buffers of the loop.
 #[derive(Debug)]
 pub(super) struct Buffers {
@@ -108,7 +116,8 @@ fn receive(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Op
     let kept = connection.input.len();
     buffer.get_mut(..kept)?.copy_from_slice(&connection.input);
     connection.consume_input(kept);
-    let room = buffer.get_mut(kept..kept + turn.chunk_bytes())?;
+    let room = turn.chunk_bytes().min(connection.receive_bytes);
+    let room = buffer.get_mut(kept..kept + room)?;
     let have = kept + connection.receive(room, turn.now);
     (have > 0).then_some(have)
 }
@@ -119,6 +128,11 @@ fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8])
     let incoming = connection.session.incoming()?;
     let input = buffer.get(..have).unwrap_or_default();
     let parsed = incoming.parse(input, &mut pieces, &mut jobs);
+    connection.receive_bytes = if pieces.len() > PIECES_PER_STEP {
+        RECEIVE_BYTES_MIN
+    } else {
+        connection.receive_bytes.saturating_mul(2).min(CHUNK_BYTES)
+    };
     let (taken, violation) = match parsed {
         Ok(taken) => (taken, None),
         Err(violation) => (have, Some(violation)),
@@ -136,11 +150,12 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
     let checks = check.is_some() && (send.is_none() || !connection.checked_last);
     // The first new byte is not held back by the check of what the receiver has.
     let checks = checks && (send.is_none() || outgoing.sent_bytes() > 0);
-    connection.checked_last = checks;
     let mut jobs = Vec::new();
     if let Some(read) = check.filter(|_| checks) {
         let length = read.length.min(turn.chunk_bytes());
         let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
+        // Not before the bytes are there: what was fetched from the disk must still be wanted.
+        connection.checked_last = true;
         let bytes = buffer.get(..have).unwrap_or_default();
         connection.session.outgoing()?.read_to_check(read, 0..have, bytes, &mut jobs);
         return Some(Load { work: Work::Check, jobs, bytes: have });
@@ -148,6 +163,7 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
     let read = send?;
     let length = read.length.min(turn.chunk_bytes()).min(connection.send_bytes);
     let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
+    connection.checked_last = false;
     connection.session.outgoing()?.read_to_send(read, 0..have, &mut jobs);
     Some(Load { work: Work::Send(Read { length: have, ..read }), jobs, bytes: have })
 }
@@ -187,8 +203,11 @@ fn read_file(
         Ok(ReadNow::Cold) => {
             let held = connection.held.as_ref()?;
             connection.reads += 1;
+            // What was fetched waits in memory of its own: little for each in a crowd.
+            let crowded = turn.crowd > COLD_CROWD;
+            let length = if crowded { read.length.min(COLD_BYTES_MIN) } else { read.length };
             let ticket = Ticket::Read(connection.token, connection.reads);
-            disk::read(turn.disk, ticket, held, read.offset, read.length);
+            disk::read(turn.disk, ticket, held, read.offset, length);
             connection.cold = Cold::Pending(connection.reads);
             None
         }
@@ -306,7 +325,7 @@ fn apply_received(
             Piece::Frame(frame) => {
                 let settled = incoming.settle(frame);
                 if let Ok(Settled::Bad { segment }) = settled {
-                    log::info!("{}: segment {segment} differs", connection.peer);
+                    log::debug!("{}: segment {segment} differs", connection.peer);
                 }
                 connection.session.handle_settled(settled, now);
             }

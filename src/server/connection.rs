@@ -54,6 +54,9 @@ pub(super) struct Connection {
     output: Vec<u8>,
     /// How much is read from a file at once: about twice what the line took last.
     pub(super) send_bytes: usize,
+    /// How much is read from the line at once: little from a peer that sends small frames, each
+    /// of which costs a write.
+    pub(super) receive_bytes: usize,
     /// Whether the last bulk step was a check beside the stream: they take turns.
     pub(super) checked_last: bool,
     /// In a queue of the reactor.
@@ -99,6 +102,7 @@ impl Connection {
             searched: 0,
             output: Vec::new(),
             send_bytes: CHUNK_BYTES,
+            receive_bytes: SEND_BYTES_MIN,
             checked_last: false,
             queued: false,
             bulk_queued: false,

@@ -56,7 +56,7 @@ const LISTENERS_MAX: usize = 64;
 const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
 
 /// Lines served for one connection before the others have their turn.
-const LINES_PER_TURN: usize = 64;
+const LINES_PER_TURN: usize = 16;
 
 pub(super) struct Reactor {
     poll: Poll,
@@ -268,7 +268,12 @@ impl Reactor {
     /// Serves the connections that are ready: those that were when the phase began, so that one
     /// that always has a next line waits for the next turn.
     fn serve_ready(&mut self, now: Instant) {
+        let began = Instant::now();
         for _ in 0..self.ready.len() {
+            // The bulk has its turn; who is left keeps his place in the queue.
+            if began.elapsed() > TURN_TIME_MAX {
+                break;
+            }
             let Some(token) = self.ready.pop_front() else {
                 break;
             };
@@ -523,7 +528,10 @@ impl Reactor {
         if budget == 0 {
             enqueue(&mut self.ready, connection);
         }
-        self.timers.set(until, token);
+        if connection.reminder.is_none_or(|at| until < at) {
+            connection.reminder = Some(until);
+            self.timers.set(until, token);
+        }
     }
 
     /// Ends a connection: the one place where its resources go.
@@ -543,6 +551,10 @@ impl Reactor {
         if let Some(held) = connection.held.take() {
             disk::release(&self.disk, held, None);
         }
+        let connections = &self.connections;
+        self.timers.tidy(connections.len(), |token| {
+            connections.get(token.0 & SLOT_MASK).is_some_and(|it| it.token == token)
+        });
         // A descriptor is free: whoever waits for one need not wait for the timer.
         if self.accept_retry.is_some() {
             self.accept_retry = Some(now);

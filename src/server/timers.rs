@@ -17,6 +17,13 @@ impl Timers {
         self.heap.push(Reverse((at, token.0)));
     }
 
+    /// Forgets the reminders of tokens that are no more, once those are most of them.
+    pub(super) fn tidy(&mut self, alive: usize, is_alive: impl Fn(Token) -> bool) {
+        if self.heap.len() > 1024 + 8 * alive {
+            self.heap.retain(|Reverse((_, token))| is_alive(Token(*token)));
+        }
+    }
+
     /// When the next reminder is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)

@@ -245,12 +245,16 @@ impl Partial {
         md5: Option<Md5Digest>,
     ) -> Result<(), StoreError> {
         let files = &*self.0;
+        let (target_dir, target) = match files.prepare_target() {
+            Ok(found) => found,
+            Err(error) => {
+                // It can't appear there now, but what was received is kept.
+                let _ = self.note(mark);
+                return Err(error);
+            }
+        };
         let mut journal = self.journal();
         journal.check()?;
-        // The directory is looked up again: it may have been moved out since.
-        let (target_dir, target) = files.root.parent(&files.upload.path)?;
-        check_target(&target_dir, target)?;
-        files.set_attributes()?;
         self.or_fall_back(&mut journal, |files, journal| {
             files.sync_and_promise(journal, mark, root, md5)
         })?;
@@ -299,6 +303,15 @@ impl Files {
             journal.compact(&self.dir, &self.stem)?;
         }
         Ok(())
+    }
+
+    /// Where the file shall appear. The directory is looked up again: it may have been moved out
+    /// since the partial was opened.
+    fn prepare_target(&self) -> Result<(OwnedFd, &[u8]), StoreError> {
+        let (target_dir, target) = self.root.parent(&self.upload.path)?;
+        check_target(&target_dir, target)?;
+        self.set_attributes()?;
+        Ok((target_dir, target))
     }
 
     fn set_attributes(&self) -> Result<(), StoreError> {

@@ -394,3 +394,18 @@ fn a_fault_while_the_journal_is_written_anew_loses_no_checkpoint() {
         }
     }
 }
+
+#[test]
+fn a_commit_that_finds_no_directory_keeps_what_was_received() {
+    let store = Store::new();
+    let source = bytes(1, 3 * LEAF);
+    fs::create_dir(store.at("d")).unwrap();
+    let upload = upload("d/name", "a", &source);
+    let mut receiver = store.open(&upload);
+    receiver.receive(&source, 3).unwrap();
+    fs::rename(store.at("d"), store.at("e")).unwrap();
+    assert!(matches!(receiver.commit(&source), Err(StoreError::NotFound)));
+    drop(receiver);
+    fs::rename(store.at("e"), store.at("d")).unwrap();
+    assert_eq!(store.open(&upload).progress.frontier(), source.len() as u64);
+}
