@@ -291,13 +291,13 @@ fn put_to(answer: impl Fn(&mut Raw) + Send + 'static) -> Ran {
     fs::write(dir.join("f"), BYTES).unwrap();
     let fake = Fake::greeting(move |peer| {
         let mut line = hear(peer);
-        if line.starts_with("stat ") {
+        if line.contains(" stat ") {
             say(peer, "110 none\n");
             // Each command has its own connection.
             peer.finish_sending();
             line = hear(peer);
         }
-        if line.starts_with("put ") {
+        if line.contains(" put ") {
             answer(peer);
         }
     });

@@ -63,7 +63,7 @@ impl Client {
         let mut asked_before = false;
         let (reply, _) = self.retry(observer, |_, _| {
             let mut line = self.connect()?;
-            line.send_line(command)?;
+            line.send_command(command)?;
             let again = std::mem::replace(&mut asked_before, true);
             let reply = line.read_reply()?;
             match (reply.code, command) {
@@ -206,7 +206,7 @@ impl Client {
                 sleep(interval, &self.options.stop)?;
             }
             let began = Instant::now();
-            line.send_line(&Command::Noop)?;
+            line.send_command(&Command::Noop)?;
             let reply = line.read_reply()?;
             if reply.code != Code::Done {
                 return Err(ClientError::from_reply(reply));
@@ -226,7 +226,7 @@ fn list_page(
     path: &RemotePath,
     from: u64,
 ) -> Result<(Vec<Entry>, Option<u64>), ClientError> {
-    line.send_line(&Command::List { path: path.clone(), from })?;
+    line.send_command(&Command::List { path: path.clone(), from })?;
     let mut entries = Vec::new();
     loop {
         let reply = line.read_reply()?;

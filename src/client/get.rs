@@ -222,7 +222,7 @@ impl<'a> Attempt<'a> {
         open: impl FnOnce(&Offer) -> Result<Target<'t, 'w>, ClientError>,
     ) -> Result<Done, ClientError> {
         let digest = self.client.options.digest;
-        self.line.send_line(&Command::Get { path: remote.clone(), digest })?;
+        self.line.send_command(&Command::Get { path: remote.clone(), digest })?;
         let reply = self.line.read_reply()?;
         if reply.code != Code::Found {
             return Err(ClientError::from_reply(reply));

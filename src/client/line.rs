@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Client, ClientError, Stop};
 use crate::{
     limits::LINE_BYTES_MAX,
-    wire::{Code, Reply, VERSION, next_line},
+    wire::{Code, Command, Reply, VERSION, next_line},
 };
 
 /// Bytes read at once while lines are awaited.
@@ -146,6 +146,11 @@ impl Line {
     /// Sends one line.
     pub(super) fn send_line(&mut self, line: &impl std::fmt::Display) -> Result<(), ClientError> {
         self.send(format!("{line}\n").as_bytes())
+    }
+
+    /// Sends a command, with its sum.
+    pub(super) fn send_command(&mut self, command: &Command) -> Result<(), ClientError> {
+        self.send_line(&command.summed())
     }
 
     /// Sends all of `bytes`.

@@ -118,7 +118,7 @@ impl Attempt<'_> {
     fn run(&mut self, remote: &RemotePath) -> Result<Done, ClientError> {
         let identity = *self.source.identity();
         let digest = self.client.options.digest;
-        self.line.send_line(&Command::Put(PutOffer {
+        self.line.send_command(&Command::Put(PutOffer {
             path: remote.clone(),
             size: identity.size,
             mtime: identity.mtime,

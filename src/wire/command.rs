@@ -7,7 +7,10 @@ use super::{
     path::{PathError, RemotePath},
     reply::Code,
 };
-use crate::limits::{FILE_BYTES_MAX, TOKEN_BYTES_MAX};
+use crate::{
+    digest::Md5Digest,
+    limits::{FILE_BYTES_MAX, TOKEN_BYTES_MAX},
+};
 
 /// Which digests a transfer carries. The tree is always there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -190,6 +193,9 @@ pub enum CommandError {
     /// An argument is not what it has to be.
     #[error("bad value of {0}")]
     BadValue(&'static str),
+    /// The line is not what its sum says: it was spoiled on the way.
+    #[error("the line was spoiled on the way")]
+    Spoiled,
     /// A path that is refused.
     #[error("{0}")]
     Path(#[from] PathError),
@@ -205,7 +211,9 @@ impl CommandError {
         match self {
             Self::Unknown => Code::UnknownCommand,
             Self::Path(PathError::Parent | PathError::Reserved) => Code::Denied,
-            Self::Usage(_) | Self::BadValue(_) | Self::Path(_) | Self::Line(_) => Code::Malformed,
+            Self::Usage(_) | Self::BadValue(_) | Self::Spoiled | Self::Path(_) | Self::Line(_) => {
+                Code::Malformed
+            }
         }
     }
 }
@@ -296,13 +304,21 @@ fn set<T>(slot: &mut Option<T>, value: Option<T>, name: &'static str) -> Result<
 }
 
 impl Command {
+    /// The line, without its end, with a sum by which the server knows that it is what was sent:
+    /// a bit that flips on the way must not make it speak of another file.
+    #[must_use]
+    pub fn summed(&self) -> String {
+        let line = self.to_string();
+        format!("sum={} {line}", sum(line.as_bytes()))
+    }
+
     /// Reads one line, without its end.
     ///
     /// # Errors
     /// [`CommandError`]; the connection stays in step, since the line has been read as a whole.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
         const MISSING: CommandError = CommandError::Usage("put needs size, mtime, tag and owner");
-        let mut tokens = Tokens::new(line)?;
+        let mut tokens = Tokens::new(without_sum(line)?)?;
         let verb = tokens.word()?.unwrap_or_default();
         if !VERBS.contains(&verb) {
             return Err(CommandError::Unknown);
@@ -334,6 +350,23 @@ impl Command {
         };
         rest.done(command)
     }
+}
+
+/// The sum of a command line: the first eight digits of its MD5.
+fn sum(line: &[u8]) -> String {
+    let mut digits = Md5Digest::of(line).to_string();
+    digits.truncate(8);
+    digits
+}
+
+/// Takes the sum off the front of a line, if there is one, and checks it. It stands in front, so
+/// that a line which a flipped bit has cut in two is not taken for a shorter one.
+fn without_sum(line: &[u8]) -> Result<&[u8], CommandError> {
+    let Some(rest) = line.strip_prefix(b"sum=") else { return Ok(line) };
+    let at = rest.iter().position(|&byte| byte == b' ').ok_or(CommandError::Spoiled)?;
+    let (given, command) = rest.split_at(at);
+    let command = command.strip_prefix(b" ").unwrap_or_default();
+    if given == sum(command).as_bytes() { Ok(command) } else { Err(CommandError::Spoiled) }
 }
 
 /// Every verb, as `docs/protocol.md` lists them.
@@ -427,6 +460,21 @@ mod tests {
             ("get .tow", Code::Denied),
         ] {
             assert_eq!(Command::parse(line.as_bytes()).unwrap_err().code(), code, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_bit_that_flips_in_a_summed_line_never_makes_another_command() {
+        let command = Command::parse(b"rm /aJbJc*d").unwrap();
+        let line = command.summed().into_bytes();
+        assert_eq!(Command::parse(&line), Ok(command));
+        for bit in 0..line.len() * 8 {
+            let mut spoiled = line.clone();
+            spoiled[bit / 8] ^= 1 << (bit % 8);
+            // A bit can make a line end as well.
+            for part in spoiled.split(|&byte| byte == b'\n') {
+                assert!(Command::parse(part).is_err(), "{bit}");
+            }
         }
     }
 
