@@ -179,7 +179,7 @@ fn spoil_lines(
     let done = transfer(&client(proxy.addr(), options), way, &from, &to, &mut watch);
     match done {
         Ok(_) if to.exists() && same_content(&from, &to) => End::Right,
-        Ok(done) => panic!("another file, or another name: {done:?} {watch:?}"),
+        Ok(done) => unreachable!("another file, or another name: {done:?} {watch:?}"),
         Err(ClientError::Interrupted) => unreachable!("nobody interrupts it"),
         Err(error) => {
             let there = fs::read(&to).ok();
