@@ -25,6 +25,15 @@ pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 /// Payload of an abort frame: one reply line with a short text.
 pub const ABORT_BYTES_MAX: u32 = 1024;
 
+/// A message of a login, in bytes: a name, two nonces and a proof take 200.
+pub const LOGIN_DATA_BYTES_MAX: usize = 1024;
+
+/// What a client that registers sends in place of a password, or an invite, in bytes.
+pub const VERIFIER_BYTES_MAX: usize = 256;
+
+/// Payload of one frame of an action's output: what a pipe brings in one read.
+pub const OUTPUT_FRAME_BYTES_MAX: u32 = 16 << 10;
+
 /// Size of a file, in bytes: what fits an `off_t`, so that no offset ever overflows.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
@@ -67,6 +76,15 @@ pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 /// Connections at one time. Beyond it a new one is told so and closed.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
+/// Connections at one time from one address, unless the operator says otherwise.
+pub const ADDRESS_CONNECTIONS_MAX: usize = 1024;
+
+/// Connections at one time of one user, unless the operator says otherwise.
+pub const USER_CONNECTIONS_MAX: usize = 256;
+
+/// How often a server looks whether the user file has changed, besides at each login.
+pub const USERS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long the loop waits before it tries again to accept after it ran out of descriptors.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -88,6 +106,13 @@ pub const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 /// A connection that says nothing between two commands.
 pub const IDLE_DEADLINE: Duration = Duration::from_secs(600);
 
+/// From the greeting to the login, with all that is tried on the way.
+pub const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What somebody may try on one connection before it is closed: wrong proofs, and commands that
+/// need a login. The answers to them fit in 1 KiB.
+pub const LOGIN_TRIES_MAX: u32 = 5;
+
 /// A peer that owes an answer: the offset of a transfer, or the verdict at its end.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -108,6 +133,10 @@ pub const KEEP_PARTIALS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How often the server looks for partials that have expired.
 pub const EXPIRE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// How long a client keeps a connection for its next command: less than any box on the way
+/// forgets it in.
+pub const KEPT_LINE_MAX: Duration = Duration::from_secs(60);
 
 /// The client's first pause after a break, doubled at each further one.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);

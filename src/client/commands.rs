@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Client, ClientError, Observer, line::Line, retry::sleep};
 use crate::{
+    auth::{Rights, UserName},
     digest::Md5Digest,
+    limits::LISTING_ENTRIES_MAX,
     wire::{Code, Command, Mtime, RemotePath, Reply, decode},
 };
 
@@ -31,10 +33,57 @@ impl Entry {
     }
 }
 
+/// Who the server takes this client for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whoami {
+    /// The account's name; none where nobody logs in.
+    pub user: Option<UserName>,
+    /// What may be done.
+    pub rights: Rights,
+}
+
+/// What an account stores, and may store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaInfo {
+    /// Bytes that it stores, partials among them; known only where there is a quota.
+    pub bytes: Option<u64>,
+    /// Bytes that it may store.
+    pub max_bytes: Option<u64>,
+    /// Files and folders that it has; known only where there is a quota.
+    pub files: Option<u64>,
+    /// Files and folders that it may have.
+    pub max_files: Option<u64>,
+    /// Bytes that are free on the file system.
+    pub free_bytes: u64,
+}
+
+/// An action that may be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionInfo {
+    /// Its name.
+    pub name: String,
+    /// Its arguments' names, in order.
+    pub arguments: Vec<String>,
+    /// What the operator says of it; any bytes, to be made printable before they are shown.
+    pub about: Vec<u8>,
+}
+
 /// Round trips of `noop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ping {
     sorted: Vec<Duration>,
+}
+
+impl ActionInfo {
+    fn read(reply: &Reply) -> Result<Self, ClientError> {
+        let words = |key| reply.field(key).unwrap_or_default().split(',').filter(|it| !it.is_empty());
+        let about = reply.field("about").and_then(|about| decode(about).ok());
+        Ok(Self {
+            name: reply.get("name")?,
+            arguments: words("arguments").map(str::to_owned).collect(),
+            about: about.unwrap_or_default(),
+        })
+    }
 }
 
 impl Ping {
@@ -62,10 +111,13 @@ impl Client {
     fn ask(&self, command: &Command, observer: &mut dyn Observer) -> Result<Reply, ClientError> {
         let mut asked_before = false;
         let (reply, _) = self.retry(observer, |_, _| {
-            let mut line = self.connect()?;
+            let mut line = self.line()?;
             line.send_command(command)?;
             let again = std::mem::replace(&mut asked_before, true);
             let reply = line.read_reply()?;
+            if !reply.code.closes() {
+                self.keep(line);
+            }
             match (reply.code, command) {
                 (Code::Done, _) => Ok(reply),
                 (Code::Exists, Command::MakeDir { .. }) if again => Ok(reply),
@@ -155,6 +207,57 @@ impl Client {
         Ok(reply.get("md5")?)
     }
 
+    /// Who is logged in, and what may be done.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn whoami(&self, observer: &mut dyn Observer) -> Result<Whoami, ClientError> {
+        let reply = self.ask(&Command::Whoami, observer)?;
+        let user = reply.field("user").map(|_| reply.get("user")).transpose()?;
+        Ok(Whoami { user, rights: reply.get("rights")? })
+    }
+
+    /// What the account stores, and may store.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn quota(&self, observer: &mut dyn Observer) -> Result<QuotaInfo, ClientError> {
+        let reply = self.ask(&Command::Quota, observer)?;
+        Ok(QuotaInfo {
+            bytes: reply.number("bytes").ok(),
+            max_bytes: reply.number("max-bytes").ok(),
+            files: reply.number("files").ok(),
+            max_files: reply.number("max-files").ok(),
+            free_bytes: reply.number("free")?,
+        })
+    }
+
+    /// The actions that may be run.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn actions(&self, observer: &mut dyn Observer) -> Result<Vec<ActionInfo>, ClientError> {
+        let (actions, _) = self.retry(observer, |_, _| {
+            let mut line = self.line()?;
+            line.send_command(&Command::Actions)?;
+            let mut actions = Vec::new();
+            loop {
+                let reply = line.read_reply()?;
+                match reply.code {
+                    Code::Entry if actions.len() < LISTING_ENTRIES_MAX => {
+                        actions.push(ActionInfo::read(&reply)?);
+                    }
+                    Code::Done => {
+                        self.keep(line);
+                        return Ok(actions);
+                    }
+                    _ => return Err(ClientError::from_reply(reply)),
+                }
+            }
+        })?;
+        Ok(actions)
+    }
+
     /// Lists a directory, a page at a time: `each` gets every name, in the order in which the
     /// server's file system has them.
     ///
@@ -172,7 +275,7 @@ impl Client {
         while let Some(page) = from {
             let ((entries, next), _) = self.retry(observer, |_, _| {
                 // A line that breaks is not put back: the next attempt makes a new one.
-                let mut open = line.take().map_or_else(|| self.connect(), Ok)?;
+                let mut open = line.take().map_or_else(|| self.line(), Ok)?;
                 let found = list_page(&mut open, path, page)?;
                 line = Some(open);
                 Ok(found)
@@ -185,6 +288,7 @@ impl Client {
             }
             from = next;
         }
+        line.into_iter().for_each(|line| self.keep(line));
         Ok(())
     }
 
@@ -199,7 +303,7 @@ impl Client {
         interval: Duration,
         mut each: impl FnMut(Duration),
     ) -> Result<Ping, ClientError> {
-        let mut line = self.connect()?;
+        let mut line = self.line()?;
         let mut sorted = Vec::new();
         for n in 0..count {
             if n > 0 {
@@ -231,7 +335,7 @@ fn list_page(
     loop {
         let reply = line.read_reply()?;
         match reply.code {
-            Code::Entry if entries.len() < crate::limits::LISTING_ENTRIES_MAX => {
+            Code::Entry if entries.len() < LISTING_ENTRIES_MAX => {
                 let name = reply.field("name").and_then(|name| decode(name).ok());
                 let name = name.unwrap_or_default();
                 if name.is_empty() || name.contains(&b'/') || name == b"." || name == b".." {

@@ -20,6 +20,9 @@ pub enum ClientError {
     /// The server refused, and would again.
     #[error("the server refused: {}", describe(.0))]
     Refused(Reply),
+    /// No login, for this reason.
+    #[error("not logged in: {0}")]
+    Login(String),
     /// The bytes did not come out right.
     #[error("verification failed: {0}")]
     Verification(String),
@@ -71,6 +74,7 @@ impl ClientError {
             Code::Malformed | Code::BadSequence | Code::LineTooLong => {
                 Self::Broken(describe(&reply))
             }
+            Code::LoginFailed | Code::NotLoggedIn => Self::Login(describe(&reply)),
             // No refusals: the server says them where they have no meaning.
             Code::Have
             | Code::Working
@@ -82,7 +86,11 @@ impl ClientError {
             | Code::Identical
             | Code::NothingLeft
             | Code::Nothing
-            | Code::Continue => Self::unexpected(&reply),
+            | Code::Continue
+            | Code::Running
+            | Code::LoggedIn
+            | Code::Challenge
+            | Code::ActionEnded => Self::unexpected(&reply),
             Code::Absent
             | Code::Denied
             | Code::WrongKind
@@ -90,6 +98,13 @@ impl ClientError {
             | Code::BeyondEnd
             | Code::Busy
             | Code::NoSpace
+            | Code::NoRight
+            | Code::UnknownAction
+            | Code::BadArgument
+            | Code::RegistrationClosed
+            | Code::BadInvite
+            | Code::NameTaken
+            | Code::QuotaExceeded
             | Code::UnknownCommand => Self::Refused(reply),
         }
     }

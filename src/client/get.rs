@@ -212,7 +212,7 @@ impl<'a> Attempt<'a> {
         totals: &'a mut Totals,
     ) -> Result<Self, ClientError> {
         observer.event(Event::Connecting);
-        let line = client.connect()?;
+        let line = client.line()?;
         Ok(Self { client, line, engine: Engine::new(), observer, gain, totals })
     }
 
@@ -247,6 +247,9 @@ impl<'a> Attempt<'a> {
         let result = self.receive(&offer, &mut incoming, &mut target);
         self.totals.moved += incoming.received_bytes();
         Self::keep(&mut incoming, &mut target);
+        if result.is_ok() {
+            self.client.keep(self.line);
+        }
         result
     }
 

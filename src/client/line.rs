@@ -4,6 +4,7 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     net::{TcpStream, ToSocketAddrs},
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -15,8 +16,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Client, ClientError, Stop};
 use crate::{
-    limits::LINE_BYTES_MAX,
-    wire::{Code, Command, Reply, VERSION, next_line},
+    limits::{KEPT_LINE_MAX, LINE_BYTES_MAX},
+    wire::{Code, Command, Greeting, Reply, VERSION, next_line},
 };
 
 /// Bytes read at once while lines are awaited.
@@ -33,6 +34,7 @@ pub(super) struct Line {
     searched: usize,
     timeout: Duration,
     stop: Stop,
+    idle_since: Instant,
 }
 
 /// What a socket is ready for.
@@ -43,8 +45,25 @@ pub(super) struct Ready {
 }
 
 impl Client {
+    /// A connection that is logged in: the one that the last command has left, or a new one.
+    pub(super) fn line(&self) -> Result<Line, ClientError> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(line) = kept.filter(Line::is_usable) {
+            return Ok(line);
+        }
+        let (mut line, greeting) = self.connect_as_nobody()?;
+        self.log_in(&mut line, &greeting)?;
+        Ok(line)
+    }
+
+    /// Keeps a connection on which nothing is awaited for the next command.
+    pub(super) fn keep(&self, mut line: Line) {
+        line.idle_since = Instant::now();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
     /// Connects and reads the greeting.
-    pub(super) fn connect(&self) -> Result<Line, ClientError> {
+    pub(super) fn connect_as_nobody(&self) -> Result<(Line, Greeting), ClientError> {
         let address = self.address();
         let found = (&*self.host, self.port).to_socket_addrs().map_err(|error| {
             ClientError::Broken(format!("can't find the address of {}: {error}", self.host))
@@ -125,8 +144,13 @@ impl Ready {
 
 impl Line {
     /// Reads the greeting and checks that the server speaks our language.
-    fn greeted(socket: TcpStream, timeout: Duration, stop: Stop) -> Result<Self, ClientError> {
-        let mut line = Self { socket, input: Vec::new(), searched: 0, timeout, stop };
+    fn greeted(
+        socket: TcpStream,
+        timeout: Duration,
+        stop: Stop,
+    ) -> Result<(Self, Greeting), ClientError> {
+        let (input, idle_since) = (Vec::new(), Instant::now());
+        let mut line = Self { socket, input, searched: 0, timeout, stop, idle_since };
         let greeting = line.read_reply().map_err(|error| match error {
             ClientError::Broken(reason) => {
                 ClientError::Broken(format!("no greeting of a tow server: {reason}"))
@@ -140,7 +164,15 @@ impl Line {
             let text = format!("the server does not speak {VERSION}: {}", greeting.message());
             return Err(ClientError::Refused(Reply::text(Code::Greeting, &text)));
         }
-        Ok(line)
+        let greeting = Greeting::parse(greeting.message())?;
+        Ok((line, greeting))
+    }
+
+    /// Whether a kept connection can be used: a server that has closed it, or said anything, is
+    /// not asked on it again, nor one that may have been forgotten on the way meanwhile.
+    fn is_usable(&self) -> bool {
+        let quiet = self.ready_now().is_ok_and(|ready| !ready.readable && ready.writable);
+        quiet && self.idle_since.elapsed() < KEPT_LINE_MAX
     }
 
     /// Sends one line.
@@ -250,6 +282,15 @@ impl Line {
         }
         self.input.drain(..kept);
         self.receive_behind(kept, buffer)
+    }
+
+    /// Fills the buffer, waiting for all of it.
+    pub(super) fn receive_exact(&mut self, buffer: &mut [u8]) -> Result<(), ClientError> {
+        let mut have = 0;
+        while let Some(room) = buffer.get_mut(have..).filter(|room| !room.is_empty()) {
+            have += self.receive(room)?;
+        }
+        Ok(())
     }
 
     /// Fills the buffer from the line behind the bytes that it has; waits for at least one if it

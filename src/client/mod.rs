@@ -18,23 +18,29 @@ mod commands;
 mod error;
 mod get;
 mod line;
+mod login;
 mod pipe;
 mod put;
 mod retry;
+mod run;
 mod url;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-pub use commands::{Entry, Ping};
+pub use commands::{ActionInfo, Entry, Ping, QuotaInfo, Whoami};
 pub use error::ClientError;
+pub use login::{Credentials, Welcome};
 pub use retry::Backoff;
+pub use run::Ended;
 pub use url::{DEFAULT_PORT, Url, UrlError};
+
+use line::Line;
 
 use crate::{
     digest::Md5Digest,
@@ -78,6 +84,8 @@ pub struct Options {
     pub backoff_min: Duration,
     /// The longest pause.
     pub backoff_max: Duration,
+    /// Who logs in; nobody in particular without it.
+    pub login: Option<Arc<Credentials>>,
     /// Set from outside to stop.
     pub stop: Stop,
 }
@@ -90,6 +98,7 @@ impl Default for Options {
             give_up: Duration::from_secs(300),
             backoff_min: BACKOFF_MIN,
             backoff_max: BACKOFF_MAX,
+            login: None,
             stop: Stop::default(),
         }
     }
@@ -180,6 +189,10 @@ pub struct Client {
     port: u16,
     options: Options,
     owner: Owner,
+    /// Connections that are logged in and have nothing to do.
+    idle: Arc<Mutex<Vec<Line>>>,
+    /// What the server said at the last login.
+    welcome: Arc<Mutex<Welcome>>,
 }
 
 impl Client {
@@ -190,7 +203,14 @@ impl Client {
         // Without randomness two clients could take each other's half-open uploads for their own.
         let random = getrandom::fill(&mut random).map(|()| u128::from_be_bytes(random));
         let owner = random.unwrap_or_else(|_| u128::from(std::process::id()));
-        Self { host: url.host.clone(), port: url.port, options, owner: Owner(owner) }
+        Self {
+            host: url.host.clone(),
+            port: url.port,
+            options,
+            owner: Owner(owner),
+            idle: Arc::default(),
+            welcome: Arc::default(),
+        }
     }
 
     /// The address, as people write it.

@@ -28,7 +28,7 @@ impl Client {
         let (done, breaks) = self.retry(observer, |observer, gain| {
             observer.event(Event::Connecting);
             let source = Source::open_local(local).map_err(|error| local_error(local, error))?;
-            let line = self.connect()?;
+            let line = self.line()?;
             let mut attempt = Attempt {
                 client: self,
                 line,
@@ -40,7 +40,9 @@ impl Client {
                 gain,
                 totals: &mut totals,
             };
-            attempt.run(remote)
+            let done = attempt.run(remote)?;
+            self.keep(attempt.line);
+            Ok(done)
         })?;
         Ok(Transferred {
             size: done.size,

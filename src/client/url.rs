@@ -1,8 +1,11 @@
-//! `tow://host[:port]/path`.
+//! `tow://[user@]host[:port]/path`.
 
 use std::{fmt, str::FromStr};
 
-use crate::wire::{PathError, RemotePath, decode};
+use crate::{
+    auth::{NameError, UserName},
+    wire::{PathError, RemotePath, decode},
+};
 
 /// The port of `towd` unless it is told otherwise.
 pub const DEFAULT_PORT: u16 = 8690;
@@ -10,6 +13,8 @@ pub const DEFAULT_PORT: u16 = 8690;
 /// Where something is on a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
+    /// Who logs in; nobody in particular without it.
+    pub user: Option<UserName>,
     /// Name or address; IPv6 without brackets.
     pub host: String,
     /// TCP port.
@@ -32,9 +37,12 @@ pub enum UrlError {
     /// The port is no number from 1 to 65535.
     #[error("'{0}' is no port: a number from 1 to 65535 is needed")]
     Port(String),
-    /// A user name, which there is no use for yet.
-    #[error("user names in URLs are not supported: this server has no logins yet")]
-    User,
+    /// The user's name can't be one.
+    #[error("bad user name in the URL: {0}")]
+    User(#[from] NameError),
+    /// A password, which would be seen by everybody who sees the command line.
+    #[error("no password in a URL: it is asked for, or comes by --password-file or TOW_PASSWORD")]
+    Password,
     /// The path.
     #[error("bad path in the URL: {0}")]
     Path(#[from] PathError),
@@ -46,9 +54,11 @@ impl FromStr for Url {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let rest = text.strip_prefix("tow://").ok_or_else(|| UrlError::Scheme(safe(text)))?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if authority.contains('@') {
-            return Err(UrlError::User);
-        }
+        let (user, authority) = match authority.rsplit_once('@') {
+            Some((user, _)) if user.contains(':') => return Err(UrlError::Password),
+            Some((user, host)) => (Some(user.parse()?), host),
+            None => (None, authority),
+        };
         let (host, port) = match authority.strip_prefix('[') {
             Some(v6) => v6.split_once(']').ok_or(UrlError::Host)?,
             None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
@@ -67,7 +77,7 @@ impl FromStr for Url {
         }
         let (path, is_dir) = (RemotePath::new(&path_bytes(path)?)?, path.ends_with('/'));
         let is_dir = is_dir || path.is_root();
-        Ok(Self { host: host.to_owned(), port, path, is_dir })
+        Ok(Self { user, host: host.to_owned(), port, path, is_dir })
     }
 }
 
@@ -98,7 +108,9 @@ pub(super) fn host_port(host: &str, port: u16) -> String {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tow://{}{}", host_port(&self.host, self.port), self.path)
+        f.write_str("tow://")?;
+        self.user.iter().try_for_each(|user| write!(f, "{user}@"))?;
+        write!(f, "{}{}", host_port(&self.host, self.port), self.path)
     }
 }
 
@@ -131,7 +143,7 @@ mod tests {
             ("tow://:8/x", UrlError::Host),
             ("tow://h:0/x", UrlError::Port("0".to_owned())),
             ("tow://h:99999/x", UrlError::Port("99999".to_owned())),
-            ("tow://u@h/x", UrlError::User),
+            ("tow://u:secret@h/x", UrlError::Password),
             ("tow://h/../x", UrlError::Path(PathError::Parent)),
             ("tow://h/a%2", UrlError::Path(PathError::Encoding)),
         ] {

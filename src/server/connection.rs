@@ -3,16 +3,18 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     net::{Shutdown, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use mio::{Token, net::TcpStream};
 
-use super::disk::Held;
+use super::{disk::Held, writers::PartialId};
 use crate::{
-    digest::Md5Digest,
+    auth::UserName,
     limits::{CHUNK_BYTES, PENDING_INPUT_BYTES_MAX, PENDING_OUTPUT_BYTES_MAX},
     session::{JobId, Session},
+    store::Root,
     wire::Reply,
 };
 
@@ -30,10 +32,16 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) token: Token,
     pub(super) session: Session,
+    /// Where the paths of its commands lead; nowhere before the login.
+    pub(super) home: Option<Arc<Root>>,
+    /// Who is counted for it.
+    pub(super) user: Option<UserName>,
+    /// A login of it is counted as being tried.
+    pub(super) login_pending: bool,
     /// What the session has open.
     pub(super) held: Option<Held>,
     /// The partial this connection is registered for as its writer, and the job that opens it.
-    pub(super) partial: Option<(Md5Digest, JobId)>,
+    pub(super) partial: Option<(PartialId, JobId)>,
     /// A cold read.
     pub(super) cold: Cold,
     /// Counts cold reads.
@@ -83,12 +91,21 @@ pub(super) enum Cold {
 }
 
 impl Connection {
-    pub(super) fn new(socket: TcpStream, peer: SocketAddr, token: Token, now: Instant) -> Self {
+    pub(super) fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        token: Token,
+        session: Session,
+        now: Instant,
+    ) -> Self {
         Self {
             socket,
             peer,
             token,
-            session: Session::new(now),
+            session,
+            home: None,
+            user: None,
+            login_pending: false,
             held: None,
             partial: None,
             cold: Cold::No,

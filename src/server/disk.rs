@@ -2,15 +2,17 @@
 //!
 //! The one place where errors of the store become reply codes.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::sync::Arc;
 
 use mio::Token;
 
+use super::{gate::UserFile, homes::ExpireAll, settings::Settings};
 use crate::{
+    auth::{Account, Accounts},
     progress::Mark,
     session::{Job, JobId, Outcome},
     store::{
-        Entry, Expiry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Worker,
+        Entry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Worker,
     },
     wire::{Code, PutOffer, Reply, encode},
 };
@@ -38,8 +40,16 @@ pub(super) enum Done {
     Read(u64, Result<Vec<u8>, StoreError>),
     /// Nothing to tell.
     Nothing,
+    /// A step of a login, and the accounts if they have changed.
+    Login(Outcome, Option<Arc<Accounts>>),
+    /// The home of an account is open, or can't be.
+    Home(Arc<Account>, Result<Arc<Root>, StoreError>),
+    /// The accounts, if they have changed.
+    Accounts(Option<Arc<Accounts>>),
+    /// The settings were read again.
+    Reloaded(Result<Box<(Settings, Option<UserFile>)>, String>),
     /// The expiry of old partials goes on.
-    Expiring(Expiry),
+    Expiring(ExpireAll),
 }
 
 /// What a connection holds open.
@@ -112,7 +122,9 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
             }
             Err(error) => Err(error),
         },
-        Job::OpenPartial { offer, fresh } => return open_partial(root, offer, fresh),
+        Job::OpenPartial { offer, fresh, replace } => {
+            return open_partial(root, offer, fresh, replace);
+        }
         Job::Checkpoint(mark) => {
             on(partial, |partial| partial.checkpoint(mark).map(|()| Outcome::Checkpointed))
         }
@@ -125,6 +137,13 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Job::Remove(path) => root.remove(&path).map(|()| done()),
         Job::RemoveDir(path) => root.remove_dir(&path).map(|()| done()),
         Job::Move(from, to) => root.rename(&from, &to).map(|()| done()),
+        Job::Quota => root.quota().map(|report| quota_answer(&report)),
+        // These need more than a home: the reactor does them.
+        Job::FindAccount(_)
+        | Job::OpenHome(_)
+        | Job::Register { .. }
+        | Job::Actions
+        | Job::Run { .. } => Ok(Outcome::Failed(Reply::new(Code::Failed))),
     };
     match outcome {
         Ok(outcome) => Done::Session(outcome, None),
@@ -140,9 +159,9 @@ fn on(
     partial.map_or(Err(StoreError::NotFound), job)
 }
 
-fn open_partial(root: &Arc<Root>, offer: PutOffer, fresh: bool) -> Done {
+fn open_partial(root: &Arc<Root>, offer: PutOffer, fresh: bool, replace: bool) -> Done {
     let PutOffer { path, size, mtime, tag, .. } = offer;
-    let upload = Upload { path, size, mtime, tag };
+    let upload = Upload { path, size, mtime, tag, replace };
     match Partial::open(root, Place::Internal, upload, fresh) {
         Ok(Opened::Partial(partial, progress, tag)) => {
             let outcome = Outcome::PartialOpened { progress, tag: Some(tag) };
@@ -208,30 +227,5 @@ pub(super) fn read(disk: &Disk, ticket: Ticket, held: &Held, offset: u64, length
                 bytes
             }),
         )
-    });
-}
-
-/// Begins, or goes on with, the removal of partials that nobody came back for.
-pub(super) fn expire(
-    disk: &Disk,
-    root: &Arc<Root>,
-    keep: std::time::Duration,
-    walk: Option<Expiry>,
-) {
-    let root = Arc::clone(root);
-    disk.submit(Ticket::Nobody, move || {
-        let walk = match walk {
-            Some(walk) => Ok(walk),
-            None => root.expire(keep),
-        };
-        match walk.map(|walk| root.expire_step(walk)) {
-            Ok(ControlFlow::Continue(walk)) => return Done::Expiring(walk),
-            Ok(ControlFlow::Break(0)) => {}
-            Ok(ControlFlow::Break(removed)) => {
-                log::info!("removed {removed} files of expired partials")
-            }
-            Err(error) => log::warn!("looking for expired partials: {error}"),
-        }
-        Done::Nothing
     });
 }

@@ -15,26 +15,29 @@
 mod bulk;
 mod connection;
 mod disk;
+mod gate;
+mod homes;
 mod listen;
 mod reactor;
 mod report;
+mod settings;
 mod timers;
 mod writers;
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use mio::Waker;
 
-use crate::{limits::KEEP_PARTIALS, store::StoreError};
+pub use self::settings::{Access, Logins, Settings};
+use crate::{auth::FileError, store::StoreError};
 use reactor::Reactor;
 
 /// What a server serves, and where.
@@ -44,21 +47,47 @@ pub struct Config {
     pub root: PathBuf,
     /// Addresses to listen on; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
-    /// How long partials are kept after the last byte came in.
-    pub keep_partials: Duration,
-    /// Whether SIGTERM and SIGINT end the server. Only one server of a process may say so.
+    /// Whether SIGTERM and SIGINT end the server, and SIGHUP makes it read its settings again.
+    /// Only one server of a process may say so.
     pub handle_signals: bool,
+    /// What can change while it runs.
+    pub settings: Settings,
+    /// Where the settings come from, for SIGHUP.
+    pub reload: Option<Reload>,
+}
+
+/// Reads settings anew, or says why not.
+#[derive(Clone)]
+pub struct Reload(Arc<dyn Fn() -> Result<Settings, String> + Send + Sync>);
+
+impl Reload {
+    /// Settings come from this function, which may read files.
+    #[must_use]
+    pub fn new(read: impl Fn() -> Result<Settings, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    fn read(&self) -> Result<Settings, String> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reload")
+    }
 }
 
 impl Config {
-    /// Serves `root` on a port of the system's choice of 127.0.0.1.
+    /// Serves `root` without logins, on a port of the system's choice of 127.0.0.1.
     #[must_use]
     pub fn loopback(root: PathBuf) -> Self {
         Self {
             root,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            keep_partials: KEEP_PARTIALS,
             handle_signals: false,
+            settings: Settings::default(),
+            reload: None,
         }
     }
 }
@@ -82,6 +111,9 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The user file can't be used.
+    #[error(transparent)]
+    Users(#[from] FileError),
     /// Poll, thread or signals.
     #[error("can't start: {0}")]
     System(#[from] io::Error),

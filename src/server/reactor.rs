@@ -5,6 +5,7 @@
 //! the budget; look at the timers; reap what is closed.
 
 mod accept;
+mod logins;
 mod shutdown;
 
 use std::{
@@ -19,29 +20,32 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
 use super::{
-    Config, StartError, Stopper,
+    Config, Reload, StartError, Stopper,
     bulk::{self, Buffers, Turn},
     connection::{Cold, Connection},
     disk::{self, Disk, Done, Ticket},
+    gate::{self, Gate, UserFile},
+    homes::Homes,
     listen::listen,
     report::log_report,
+    settings::Settings,
     timers::Timers,
-    writers::Writers,
+    writers::{PartialId, Writers},
 };
 use crate::{
-    digest::{Engine, Md5Digest},
+    digest::Engine,
     limits::{
         COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LOOP_BUFFERS,
         TURN_BYTES_MAX, TURN_TIME_MAX,
     },
     session::{Action, Job, JobId, Outcome, Wants},
     store::{Root, Worker, partial_name},
-    wire::{Code, Owner, Reply, next_line},
+    wire::{Code, Greeting, Owner, Reply, next_line},
 };
 
 /// Slots of a token: connections and, above them, what is no connection.
@@ -79,7 +83,15 @@ pub(super) struct Reactor {
     /// Somebody may wait to be accepted of whom no event will tell again.
     accept_pending: bool,
     accept_retry: Option<Instant>,
-    keep_partials: Duration,
+    settings: Arc<Settings>,
+    reload: Option<Reload>,
+    greeting: Arc<Greeting>,
+    gate: Gate,
+    /// The user file, where people log in.
+    users: Option<Arc<UserFile>>,
+    /// When it is looked at next.
+    users_at: Instant,
+    homes: Arc<Homes>,
     expire_at: Instant,
     stopping: bool,
 }
@@ -90,6 +102,12 @@ impl Reactor {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let root = Root::serve(&config.root)
             .map_err(|error| StartError::Root { path: config.root.clone(), error })?;
+        let root = Arc::new(root);
+        root.keep_free(config.settings.reserve_bytes);
+        let users = config.settings.logins().map(|logins| UserFile::open(&logins.users));
+        let users = users.transpose()?.map(Arc::new);
+        let accounts = users.as_ref().map(|users| users.accounts());
+        let greeting = gate::greeting(&config.settings.access, accounts.as_deref());
         let mut listeners = Vec::new();
         for (index, &address) in config.listen.iter().take(LISTENERS_MAX).enumerate() {
             let failed = |error| StartError::Listen { address, error };
@@ -99,7 +117,7 @@ impl Reactor {
             listeners.push(listener);
         }
         let signals = if config.handle_signals {
-            let mut signals = Signals::new([SIGTERM, SIGINT])?;
+            let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
             poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
             Some(signals)
         } else {
@@ -117,7 +135,7 @@ impl Reactor {
             listeners,
             signals,
             stop,
-            root: Arc::new(root),
+            root: Arc::clone(&root),
             disk,
             engine: Engine::new(),
             buffers: Buffers::new(),
@@ -129,7 +147,13 @@ impl Reactor {
             writers: Writers::default(),
             accept_pending: true,
             accept_retry: None,
-            keep_partials: config.keep_partials,
+            greeting: Arc::new(greeting),
+            settings: Arc::new(config.settings.clone()),
+            reload: config.reload.clone(),
+            gate: Gate::default(),
+            users,
+            users_at: Instant::now(),
+            homes: Arc::new(Homes::new(root)),
             expire_at: Instant::now(),
             stopping: false,
         };
@@ -168,7 +192,8 @@ impl Reactor {
         if !self.ready.is_empty() || !self.bulk.is_empty() {
             return Duration::ZERO;
         }
-        let due = [self.timers.next(), self.accept_retry, Some(self.expire_at)];
+        let users_at = self.users.as_ref().map(|_| self.users_at);
+        let due = [self.timers.next(), self.accept_retry, users_at, Some(self.expire_at)];
         let next = due.into_iter().flatten().min().unwrap_or(now);
         // Rounded up: waking a fraction of a millisecond early would spin until then.
         next.saturating_duration_since(now) + Duration::from_millis(1)
@@ -180,9 +205,17 @@ impl Reactor {
             WAKER => {}
             SIGNALS => {
                 let signals = self.signals.as_mut().map(|signals| signals.pending());
+                let mut hang_up = false;
                 for signal in signals.into_iter().flatten() {
+                    if signal == SIGHUP {
+                        hang_up = true;
+                        continue;
+                    }
                     log::info!("signal {signal}: going down");
                     self.stopping = true;
+                }
+                if hang_up {
+                    self.reload();
                 }
             }
             Token(slot) if slot > FIRST_LISTENER - LISTENERS_MAX && slot <= FIRST_LISTENER => {
@@ -212,8 +245,20 @@ impl Reactor {
                     self.take_outcome(token, job, outcome, held, now);
                 }
                 (Ticket::Read(token, read), done) => self.take_read(token, read, done, now),
-                (_, Done::Expiring(walk)) => {
-                    disk::expire(&self.disk, &self.root, self.keep_partials, Some(walk));
+                (Ticket::Session(token, job), Done::Login(outcome, changed)) => {
+                    self.take_outcome(token, job, outcome, None, now);
+                    changed.into_iter().for_each(|accounts| self.take_accounts(&accounts, now));
+                }
+                (Ticket::Session(token, job), Done::Home(account, home)) => {
+                    self.take_home(token, job, account, home, now);
+                }
+                (_, Done::Accounts(changed)) => {
+                    changed.into_iter().for_each(|accounts| self.take_accounts(&accounts, now));
+                }
+                (_, Done::Reloaded(loaded)) => self.take_settings(loaded, now),
+                (_, Done::Expiring(all)) => {
+                    let homes = Arc::clone(&self.homes);
+                    self.disk.submit(Ticket::Nobody, move || homes.expire_step(all));
                 }
                 (Ticket::Session(..) | Ticket::Nobody, _) => {}
             }
@@ -260,7 +305,8 @@ impl Reactor {
             Done::Session(Outcome::Failed(reply), _) => {
                 connection.session.handle_source_failed(reply, now);
             }
-            Done::Session(..) | Done::Nothing | Done::Expiring(_) => {}
+            // A read comes to nothing else.
+            _ => {}
         }
         enqueue(&mut self.ready, connection);
     }
@@ -384,15 +430,26 @@ impl Reactor {
                         disk::release(&self.disk, held, mark);
                     }
                 }
-                Action::Report(report) => log_report(connection.peer, &report, now),
-                Action::Close => {}
+                Action::Report(report) => log_report(connection, &report, now),
+                Action::LoginFailed(name) => self.login_failed(token, &name, now),
+                Action::EndAction | Action::Pulse | Action::Close => {}
             }
         }
     }
 
     fn start(&mut self, token: Token, id: JobId, job: Job, now: Instant) {
+        let job = match job {
+            Job::FindAccount(name) => return self.find_account(token, id, name, now),
+            Job::OpenHome(account) => return self.open_home(token, id, account, now),
+            Job::Register { name, verifier, invite } => {
+                return self.register(token, id, (name, verifier, invite), now);
+            }
+            job => job,
+        };
+        let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
+        let Some(home) = home else { return };
         if let Job::OpenPartial { offer, .. } = &job {
-            let name = partial_name(&offer.path);
+            let name = (home.id(), partial_name(&offer.path));
             let owner = offer.owner;
             if !self.take_over(name, token, id, owner, now) {
                 let Some(connection) = find(&mut self.connections, token) else {
@@ -408,7 +465,7 @@ impl Reactor {
             return;
         };
         let ticket = Ticket::Session(token, id);
-        disk::start(&self.disk, &self.root, ticket, job, connection.held.as_ref());
+        disk::start(&self.disk, &home, ticket, job, connection.held.as_ref());
     }
 
     /// Makes a connection the writer of a partial. A client takes over from its own connection,
@@ -416,7 +473,7 @@ impl Reactor {
     /// for long.
     fn take_over(
         &mut self,
-        name: Md5Digest,
+        name: PartialId,
         token: Token,
         opening: JobId,
         owner: Owner,
@@ -498,8 +555,13 @@ impl Reactor {
         }
         if now >= self.expire_at {
             self.expire_at = now + EXPIRE_INTERVAL;
-            disk::expire(&self.disk, &self.root, self.keep_partials, None);
+            let accounts = self.users.as_ref().map(|users| users.accounts());
+            let (homes, settings) = (Arc::clone(&self.homes), Arc::clone(&self.settings));
+            self.disk.submit(Ticket::Nobody, move || {
+                Done::Expiring(homes.expire(&settings, accounts.as_deref()))
+            });
         }
+        self.look_at_users(now);
     }
 
     /// A session that has said everything: the connection closes once the peer has read it.
@@ -548,6 +610,11 @@ impl Reactor {
         // Fails only for a socket that was never registered.
         let _ = self.poll.registry().deregister(&mut connection.socket);
         self.writers.forget(&mut connection);
+        self.gate.disconnect(connection.peer.ip());
+        connection.user.iter().for_each(|user| self.gate.leave(user));
+        if connection.login_pending {
+            self.gate.end(connection.peer.ip());
+        }
         if let Some(held) = connection.held.take() {
             disk::release(&self.disk, held, None);
         }

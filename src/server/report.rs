@@ -1,14 +1,17 @@
 //! The log's line for each transfer.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
+use super::connection::Connection;
 use crate::{
     digest::Md5Digest,
     session::{Direction, Report, Verdict},
 };
 
 /// One line for each transfer.
-pub(super) fn log_report(peer: SocketAddr, report: &Report, now: Instant) {
+pub(super) fn log_report(connection: &Connection, report: &Report, now: Instant) {
+    let peer = connection.peer;
+    let user = connection.user.as_ref().map_or_else(String::new, |user| format!(" {user}"));
     let Report { direction, path, offset, bytes, began, root, md5, verdict } = report;
     let way = match direction {
         Direction::Get => "get",
@@ -26,6 +29,6 @@ pub(super) fn log_report(peer: SocketAddr, report: &Report, now: Instant) {
         Verdict::Unfinished(why) => format!("unfinished: {why}"),
     };
     log::info!(
-        "{peer} {way} {path} from={offset} bytes={bytes} seconds={seconds:.3}{digests} {verdict}"
+        "{peer}{user} {way} {path} from={offset} bytes={bytes} seconds={seconds:.3}{digests} {verdict}"
     );
 }

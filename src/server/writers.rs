@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use mio::Token;
 
 use super::connection::Connection;
-use crate::{digest::Md5Digest, session::JobId, wire::Owner};
+use crate::{digest::Md5Digest, session::JobId, store::RootId, wire::Owner};
+
+/// Which partial: the home that it is in, and its name there.
+pub(super) type PartialId = (RootId, Md5Digest);
 
 /// One writer.
 #[derive(Debug, Clone, Copy)]
@@ -19,19 +22,19 @@ pub(super) struct Writer {
 /// Invariant: a connection that is here knows it: its `partial` is the name.
 #[derive(Debug, Default)]
 pub(super) struct Writers {
-    by_partial: HashMap<Md5Digest, Writer>,
+    by_partial: HashMap<PartialId, Writer>,
 }
 
 impl Writers {
     /// Who writes a partial, if that is somebody else.
-    pub(super) fn other_than(&self, token: Token, name: Md5Digest) -> Option<Writer> {
+    pub(super) fn other_than(&self, token: Token, name: PartialId) -> Option<Writer> {
         self.by_partial.get(&name).copied().filter(|writer| writer.token != token)
     }
 
     /// Makes a connection the writer of a partial, which `opening` opens.
     pub(super) fn set(
         &mut self,
-        name: Md5Digest,
+        name: PartialId,
         owner: Owner,
         opening: JobId,
         connection: &mut Connection,

@@ -1,8 +1,9 @@
 //! What a session asks for, and what comes back: its vocabulary, without any of its rules.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use crate::{
+    auth::{Account, Candidate, Nonce},
     digest::Md5Digest,
     progress::{Mark, Progress},
     wire::{Mtime, PutOffer, RemotePath, Reply, Tag},
@@ -19,6 +20,13 @@ pub enum Action {
     Release(Option<Mark>),
     /// A transfer is over.
     Report(Report),
+    /// Somebody gave a wrong proof for this name.
+    LoginFailed(String),
+    /// End the action that runs: its client has had enough. Its end comes all the same, by
+    /// [`Session::handle_action_ended`](super::Session::handle_action_ended).
+    EndAction,
+    /// Show the client, within the output of an action, that the server is alive.
+    Pulse,
     /// Close the connection once everything has been sent.
     Close,
 }
@@ -30,6 +38,19 @@ pub struct JobId(pub u64);
 /// Work for the disk.
 #[derive(Debug)]
 pub enum Job {
+    /// Look up the account of a name, which may be nobody's.
+    FindAccount(String),
+    /// Open the home of an account; `None`: that of nobody in particular.
+    OpenHome(Option<Arc<Account>>),
+    /// Make an account.
+    Register {
+        /// Its name, as it was given.
+        name: String,
+        /// What verifies its password, in text form.
+        verifier: String,
+        /// A code that allows it.
+        invite: Option<String>,
+    },
     /// Open a file to be read.
     OpenSource(RemotePath),
     /// Open or make the partial for an upload. `fresh` forgets what there is of it.
@@ -38,6 +59,8 @@ pub enum Job {
         offer: PutOffer,
         /// Whether to forget what is there.
         fresh: bool,
+        /// Whether a file that has the name may be replaced.
+        replace: bool,
     },
     /// Make what was written so far durable, then say so in the journal.
     Checkpoint(Mark),
@@ -67,11 +90,42 @@ pub enum Job {
     RemoveDir(RemotePath),
     /// Rename.
     Move(RemotePath, RemotePath),
+    /// What the account may store, and does.
+    Quota,
+    /// Which actions this user may run.
+    Actions,
+    /// Start an action.
+    Run {
+        /// Which.
+        name: String,
+        /// Its arguments.
+        arguments: Vec<Vec<u8>>,
+    },
+}
+
+/// What a login goes on with.
+#[derive(Debug)]
+pub struct LoginBegun {
+    /// The account of the name that was given, or one that nobody can log in to.
+    pub candidate: Candidate,
+    /// Drawn by chance, for the challenge.
+    pub nonce: Nonce,
+    /// The proof is not looked at before this time.
+    pub not_before: Instant,
 }
 
 /// What came of a [`Job`].
 #[derive(Debug)]
 pub enum Outcome {
+    /// An account was looked up.
+    AccountFound(Box<LoginBegun>),
+    /// The home is open and belongs to the connection.
+    HomeOpened {
+        /// Whose it is.
+        account: Arc<Account>,
+        /// What the operator says to everybody who logs in.
+        banner: Option<Arc<str>>,
+    },
     /// The file is open and belongs to the connection.
     SourceOpened {
         /// Size in bytes.
@@ -95,6 +149,8 @@ pub enum Outcome {
         /// MD5 of the whole file, if it is known.
         md5: Option<Md5Digest>,
     },
+    /// The action runs.
+    ActionStarted,
     /// The checkpoint is durable.
     Checkpointed,
     /// The file is durable and visible.

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::{
     Action, Job, Outcome, Session, gives_up, lost_job,
-    state::{Offer, State, Work},
+    state::{Access, Offer, State, Stream, Work},
 };
 use crate::{
+    auth::Rights,
     digest::FileMd5,
     progress::Progress,
     wire::{Code, Command, PutOffer, Reply, Tag},
@@ -22,9 +23,18 @@ impl Session {
                 return self.await_command(now);
             }
             Err(error) => {
-                return self.answer(Reply::text(error.code(), &error.to_string()), now);
+                return self.try_failed(Reply::text(error.code(), &error.to_string()), now);
             }
         };
+        let rights = match &self.access {
+            Access::Nobody { .. } => return self.command_of_nobody(command, now),
+            Access::User(account) => account.rights,
+            Access::Everybody => OPEN_RIGHTS,
+        };
+        if let Some(missing) = needs(&command).missing_in(rights) {
+            let text = format!("your account has no right to {missing}");
+            return self.answer(Reply::text(Code::NoRight, &text), now);
+        }
         let (work, job) = match command {
             Command::Get { path, digest } => {
                 let job = Job::OpenSource(path.clone());
@@ -38,18 +48,28 @@ impl Session {
             Command::Remove { path } => (Work::Answer, Job::Remove(path)),
             Command::RemoveDir { path } => (Work::Answer, Job::RemoveDir(path)),
             Command::Move { from, to } => (Work::Answer, Job::Move(from, to)),
-            Command::Noop => return self.answer(Reply::new(Code::Done), now),
-            Command::Quit => {
-                let state = State::AwaitCommand(Work::Idle);
-                return self.refuse(state, Code::Bye, "goodbye", now);
+            Command::Quota => (Work::Answer, Job::Quota),
+            Command::Actions => (Work::Answer, Job::Actions),
+            Command::Run { name, arguments } => (Work::StartAction, Job::Run { name, arguments }),
+            Command::Whoami => return self.answer(self.whoami(), now),
+            Command::Auth { .. } | Command::Register { .. } => {
+                let text = "you are logged in already";
+                return self.answer(Reply::text(Code::NoRight, text), now);
             }
+            Command::Noop => return self.answer(Reply::new(Code::Done), now),
+            Command::Quit => return self.goodbye(now),
         };
         self.enter_waiting(State::AwaitCommand(work), job, now);
     }
 
     /// Opens or makes the partial for an upload; `fresh` forgets what there is of it.
     pub(super) fn open_partial(&mut self, offer: PutOffer, fresh: bool, now: Instant) {
-        let job = Job::OpenPartial { offer: offer.clone(), fresh };
+        let replace = match &self.access {
+            Access::User(account) => account.rights.contains(Rights::DELETE),
+            Access::Everybody => true,
+            Access::Nobody { .. } => false,
+        };
+        let job = Job::OpenPartial { offer: offer.clone(), fresh, replace };
         self.enter_waiting(State::AwaitCommand(Work::OpenPartial(offer)), job, now);
     }
 
@@ -77,6 +97,11 @@ impl Session {
                 }
                 self.offer(Offer::Committed(offer, root), reply, now);
             }
+            (Work::StartAction, Outcome::ActionStarted) => {
+                self.reply(Reply::new(Code::Running));
+                self.enter(State::Streaming(Stream::Action), now);
+            }
+            (Work::Register, Outcome::Failed(reply)) => self.try_failed(reply, now),
             (_, Outcome::Answer(lines)) => {
                 self.actions.extend(lines.into_iter().map(Action::Reply));
                 self.await_command(now);
@@ -87,12 +112,28 @@ impl Session {
                 Outcome::SourceOpened { .. }
                 | Outcome::PartialOpened { .. }
                 | Outcome::CommittedBefore { .. }
+                | Outcome::AccountFound(_)
+                | Outcome::HomeOpened { .. }
+                | Outcome::ActionStarted
                 | Outcome::Checkpointed
                 | Outcome::Committed,
             ) => {
                 self.release(None);
                 self.answer(lost_job(), now);
             }
+        }
+    }
+
+    pub(super) fn goodbye(&mut self, now: Instant) {
+        let state = State::AwaitCommand(Work::Idle);
+        self.refuse(state, Code::Bye, "goodbye", now);
+    }
+
+    fn whoami(&self) -> Reply {
+        let reply = Reply::new(Code::Done);
+        match self.account() {
+            Some(account) => reply.with("user", &account.name).with("rights", account.rights),
+            None => reply.with("rights", OPEN_RIGHTS),
         }
     }
 
@@ -112,6 +153,29 @@ impl Session {
         let reply = Reply::new(Code::Done).with("md5", md5.clone().finish()).with("size", *size);
         self.release(None);
         self.answer(reply, now);
+    }
+}
+
+/// What everybody may do on a server without logins. Actions are for people with names.
+const OPEN_RIGHTS: Rights = Rights::READ.union(Rights::WRITE).union(Rights::DELETE);
+
+/// The rights that a command needs.
+const fn needs(command: &Command) -> Rights {
+    match command {
+        Command::Get { .. } | Command::List { .. } | Command::Stat { .. } | Command::Md5 { .. } => {
+            Rights::READ
+        }
+        // Replacing a file needs the right to delete besides.
+        Command::Put(_) | Command::MakeDir { .. } => Rights::WRITE,
+        Command::Remove { .. } | Command::RemoveDir { .. } => Rights::DELETE,
+        Command::Move { .. } => Rights::WRITE.union(Rights::DELETE),
+        Command::Actions | Command::Run { .. } => Rights::ACTIONS,
+        Command::Auth { .. }
+        | Command::Register { .. }
+        | Command::Whoami
+        | Command::Quota
+        | Command::Noop
+        | Command::Quit => Rights::NONE,
     }
 }
 

@@ -17,6 +17,7 @@ mod await_offset;
 mod discard;
 mod incoming;
 mod leaves;
+mod login;
 mod md5_track;
 mod outgoing;
 mod state;
@@ -25,11 +26,14 @@ mod streaming;
 mod tests;
 mod violation;
 
-use std::{collections::VecDeque, mem, time::Instant};
+use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
-use self::state::{Ending, State, Stream, Work};
+use self::{
+    login::Login,
+    state::{Access, Ending, State, Stream, Work},
+};
 pub use self::{
-    actions::{Action, Direction, Job, JobId, Outcome, Report, Verdict},
+    actions::{Action, Direction, Job, JobId, LoginBegun, Outcome, Report, Verdict},
     discard::Discard,
     incoming::{Incoming, Piece, Settled},
     leaves::{LeafJob, run_jobs},
@@ -38,14 +42,17 @@ pub use self::{
     violation::Violation,
 };
 use crate::{
-    limits::WORKING_INTERVAL,
+    auth::Account,
+    limits::{LOGIN_DEADLINE, LOGIN_TRIES_MAX, WORKING_INTERVAL},
     progress::Mark,
-    wire::{Code, GREETING, Reply},
+    wire::{Code, Greeting, Reply},
 };
 
 /// One connection's state, its deadline, and the actions it asks for.
 #[derive(Debug)]
 pub struct Session {
+    greeting: Arc<Greeting>,
+    access: Access,
     state: State,
     actions: VecDeque<Action>,
     /// When this state, or the last leaf in it, began.
@@ -59,13 +66,21 @@ pub struct Session {
 
 /// What can be asked at any time.
 impl Session {
-    /// A new connection, which is greeted.
+    /// A new connection, which is greeted so. Unless the server has no logins, all that can be
+    /// done is to log in.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
-        let greeting = Action::Reply(Reply::greeting(GREETING));
+    pub fn new(greeting: Arc<Greeting>, now: Instant) -> Self {
+        let hello = Action::Reply(Reply::greeting(&greeting.to_string()));
+        let access = if greeting.login.is_empty() {
+            Access::Everybody
+        } else {
+            Access::Nobody { by: now + LOGIN_DEADLINE, tries_left: LOGIN_TRIES_MAX }
+        };
         Self {
+            greeting,
+            access,
             state: State::AwaitCommand(Work::Idle),
-            actions: VecDeque::from([greeting]),
+            actions: VecDeque::from([hello]),
             since: now,
             told: now,
             jobs_started: 0,
@@ -80,7 +95,7 @@ impl Session {
 
     /// What can be taken from the peer.
     #[must_use]
-    pub const fn wants(&self) -> Wants {
+    pub fn wants(&self) -> Wants {
         self.state.wants()
     }
 
@@ -88,7 +103,23 @@ impl Session {
     /// waits for the end of it.
     #[must_use]
     pub fn takes_line(&self, line: &[u8]) -> bool {
-        !matches!(self.state, State::Streaming(Stream::Out(_))) || line.first() == Some(&b'4')
+        let beside = matches!(self.state, State::Streaming(Stream::Out(_) | Stream::Action));
+        !beside || line.first() == Some(&b'4')
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub const fn account(&self) -> Option<&Arc<Account>> {
+        match &self.access {
+            Access::User(account) => Some(account),
+            Access::Nobody { .. } | Access::Everybody => None,
+        }
+    }
+
+    /// Whether an action runs, whose output goes to the client.
+    #[must_use]
+    pub const fn runs_action(&self) -> bool {
+        matches!(self.state, State::Streaming(Stream::Action))
     }
 
     /// Whether the connection is to be closed once everything has been sent.
@@ -119,9 +150,14 @@ impl Session {
     /// When [`Session::handle_timeout`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        match self.state.patience() {
-            Some(patience) => self.since + patience,
-            None => self.told + WORKING_INTERVAL,
+        let at = match (self.state.login(), self.state.patience()) {
+            (Some(Login::HeldBack(begun, _)), _) => begun.not_before,
+            (_, Some(patience)) => self.since + patience,
+            (_, None) => self.told + WORKING_INTERVAL,
+        };
+        match self.access {
+            Access::Nobody { by, .. } if !self.is_closed() => at.min(by),
+            Access::Nobody { .. } | Access::User(_) | Access::Everybody => at,
         }
     }
 }
@@ -132,6 +168,12 @@ impl Session {
     pub fn handle_line(&mut self, line: &[u8], now: Instant) {
         match self.take_state() {
             State::AwaitCommand(Work::Idle) => self.command(line, now),
+            State::AwaitCommand(Work::Login(login)) => match *login {
+                Login::AwaitProof(begun) => self.proof(begun, line, now),
+                login @ (Login::Finding(..) | Login::HeldBack(..) | Login::OpeningHome(_)) => {
+                    self.state = State::AwaitCommand(Work::Login(Box::new(login)));
+                }
+            },
             State::AwaitOffset(offer) => self.offset(offer, line, now),
             State::Streaming(stream) => self.line_beside_stream(stream, line, now),
             State::AwaitDigest(Ending::Sent(sending)) => self.verdict(sending, line, now),
@@ -152,6 +194,7 @@ impl Session {
         }
         self.awaited = None;
         match self.take_state() {
+            State::AwaitCommand(Work::Login(login)) => self.login_job_done(*login, outcome, now),
             State::AwaitCommand(work) => self.command_done(work, outcome, now),
             State::Streaming(Stream::InAgain(receiving, want)) => {
                 self.journal_knows(receiving, want, outcome, now);
@@ -167,8 +210,10 @@ impl Session {
 
     /// What a job opened for a session that has ended is let go of.
     fn came_too_late(&mut self, outcome: &Outcome) {
-        let opened =
-            matches!(outcome, Outcome::SourceOpened { .. } | Outcome::PartialOpened { .. });
+        let opened = matches!(
+            outcome,
+            Outcome::SourceOpened { .. } | Outcome::PartialOpened { .. } | Outcome::ActionStarted
+        );
         if opened && self.is_closed() {
             self.release(None);
         }
@@ -221,7 +266,13 @@ impl Session {
             return;
         }
         self.told = now;
-        if self.state.patience().is_none() {
+        if matches!(self.access, Access::Nobody { by, .. } if now >= by) && !self.is_closed() {
+            self.end(Reply::text(Code::Deadline, "you took too long to log in"), now);
+        } else if self.state.login().is_some_and(|login| matches!(login, Login::HeldBack(..))) {
+            self.look_at_proof(now);
+        } else if self.runs_action() {
+            self.actions.push_back(Action::Pulse);
+        } else if self.state.patience().is_none() {
             self.reply(Reply::text(Code::Working, "still working"));
         } else if self.is_closed() {
             self.actions.push_back(Action::Close);
@@ -240,12 +291,26 @@ impl Session {
             State::AwaitDigest(ending) => self.let_go_ending(ending, why),
             State::AwaitCommand(
                 Work::Idle
+                | Work::Login(_)
+                | Work::Register
+                | Work::StartAction
                 | Work::Answer
                 | Work::OpenSource(..)
                 | Work::OpenPartial(_)
                 | Work::OpenForMd5,
             )
             | State::Closed => {}
+        }
+    }
+
+    /// The account has changed; `None`: it is no more, or is locked, and so is this connection.
+    pub fn handle_account(&mut self, account: Option<Arc<Account>>, now: Instant) {
+        if self.account().is_none() {
+            return;
+        }
+        match account {
+            Some(account) => self.access = Access::User(account),
+            None => self.end(Reply::text(Code::NotLoggedIn, "the account is closed"), now),
         }
     }
 

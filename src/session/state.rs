@@ -17,10 +17,14 @@
 //! Nothing here changes a state: the transitions are in `await_command`, `await_offset`,
 //! `streaming` and `await_digest`, the end in the parent.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{Direction, Discard, Incoming, JobId, Outgoing, Report, Verdict};
+use super::{Direction, Discard, Incoming, JobId, Outgoing, Report, Verdict, login::Login};
 use crate::{
+    auth::Account,
     digest::{FileMd5, LEAF_BYTES, Md5Digest},
     limits::{ANSWER_DEADLINE, IDLE_DEADLINE, STALL_DEADLINE},
     progress::Progress,
@@ -42,11 +46,26 @@ pub(super) enum State {
     Closed,
 }
 
+/// Who is at the other end, and so what may be done.
+#[derive(Debug)]
+pub(super) enum Access {
+    /// Nobody yet: who has not logged in by this time, or has tried too often, is sent away.
+    Nobody { by: Instant, tries_left: u32 },
+    /// Somebody with an account.
+    User(Arc<Account>),
+    /// The server has no logins.
+    Everybody,
+}
+
 /// What a command is waiting for.
 #[derive(Debug)]
 pub(super) enum Work {
     /// Nothing: the next line is awaited.
     Idle,
+    /// The next step of a login.
+    Login(Box<Login>),
+    /// An account being made.
+    Register,
     /// A job that ends in an answer.
     Answer,
     /// A source being opened for a get.
@@ -57,6 +76,8 @@ pub(super) enum Work {
     OpenForMd5,
     /// The MD5 of a file of so many bytes.
     Md5(FileMd5, u64),
+    /// An action being started.
+    StartAction,
 }
 
 /// What waits for an offset.
@@ -83,6 +104,8 @@ pub(super) enum Stream {
     InAgain(Box<Receiving>, SegmentRuns),
     /// From the client, who has been told that they are not wanted any more.
     Discarding(Discard),
+    /// To the client: the output of an action, until it ends.
+    Action,
 }
 
 /// What follows the stream.
@@ -162,20 +185,26 @@ pub enum Wants {
 
 impl State {
     /// What can be taken from the peer.
-    pub(super) const fn wants(&self) -> Wants {
+    pub(super) fn wants(&self) -> Wants {
         match self {
             Self::AwaitCommand(Work::Idle)
             | Self::AwaitOffset(_)
-            | Self::Streaming(Stream::Out(_))
+            | Self::Streaming(Stream::Out(_) | Stream::Action)
             | Self::AwaitDigest(Ending::Sent(_)) => Wants::Lines,
+            Self::AwaitCommand(Work::Login(login)) => match **login {
+                Login::AwaitProof(_) => Wants::Lines,
+                Login::Finding(..) | Login::HeldBack(..) | Login::OpeningHome(_) => Wants::Nothing,
+            },
             Self::Streaming(Stream::In(_)) => Wants::Frames,
             Self::Streaming(Stream::Discarding(_)) => Wants::Discard,
             Self::AwaitCommand(
-                Work::Answer
+                Work::Register
+                | Work::Answer
                 | Work::OpenSource(..)
                 | Work::OpenPartial(_)
                 | Work::OpenForMd5
-                | Work::Md5(..),
+                | Work::Md5(..)
+                | Work::StartAction,
             )
             | Self::Streaming(Stream::OutAborting(..) | Stream::InAgain(..))
             | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_))
@@ -187,6 +216,8 @@ impl State {
     pub(super) fn patience(&self) -> Option<Duration> {
         match self {
             Self::AwaitCommand(Work::Idle) => Some(IDLE_DEADLINE),
+            // A login as a whole has a deadline of its own.
+            Self::AwaitCommand(Work::Login(_)) => Some(IDLE_DEADLINE),
             Self::AwaitOffset(_) | Self::AwaitDigest(Ending::Sent(_)) => Some(ANSWER_DEADLINE),
             // Only digests are awaited, and the sender may be reading all of its file for them.
             Self::Streaming(Stream::In(receiving))
@@ -203,13 +234,15 @@ impl State {
             // What is still to be sent gets as long as a stream that stalls.
             | Self::Closed => Some(STALL_DEADLINE),
             Self::AwaitCommand(
-                Work::Answer
+                Work::Register
+                | Work::Answer
                 | Work::OpenSource(..)
                 | Work::OpenPartial(_)
                 | Work::OpenForMd5
-                | Work::Md5(..),
+                | Work::Md5(..)
+                | Work::StartAction,
             )
-            | Self::Streaming(Stream::InAgain(..))
+            | Self::Streaming(Stream::InAgain(..) | Stream::Action)
             | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_)) => None,
         }
     }
@@ -220,8 +253,18 @@ impl State {
     pub(super) const fn hears_lines(&self) -> bool {
         !matches!(
             self,
-            Self::Streaming(Stream::Out(_) | Stream::OutAborting(..) | Stream::Discarding(_))
+            Self::Streaming(
+                Stream::Out(_) | Stream::OutAborting(..) | Stream::Discarding(_) | Stream::Action
+            )
         )
+    }
+
+    /// The login that is under way.
+    pub(super) const fn login(&self) -> Option<&Login> {
+        match self {
+            Self::AwaitCommand(Work::Login(login)) => Some(login),
+            _ => None,
+        }
     }
 
     /// What has to be read and hashed before the answer: offset and length of the rest.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    Discard, Job, Outcome, Session, Settled, Verdict, Violation, gives_up, lost_job,
+    Action, Discard, Job, Outcome, Session, Settled, Verdict, Violation, gives_up, lost_job,
     state::{Ending, Receiving, Sending, State, Stream},
 };
 use crate::{
@@ -24,6 +24,11 @@ impl Session {
         match (stream, given_up) {
             (Stream::Out(sending), Some(reply)) => {
                 self.state = State::Streaming(Stream::OutAborting(sending, reply));
+            }
+            // It is told of the end when that has come.
+            (Stream::Action, Some(_)) => {
+                self.state = State::Streaming(Stream::Action);
+                self.actions.push_back(Action::EndAction);
             }
             (stream, _) => {
                 let text = "no command fits within a stream";
@@ -68,8 +73,17 @@ impl Session {
             stream @ (Stream::OutAborting(..)
             | Stream::In(_)
             | Stream::InAgain(..)
-            | Stream::Discarding(_)) => stream,
+            | Stream::Discarding(_)
+            | Stream::Action) => stream,
         });
+    }
+
+    /// The action that ran is over, and its client was told how.
+    pub fn handle_action_ended(&mut self, now: Instant) {
+        if self.runs_action() {
+            self.release(None);
+            self.await_command(now);
+        }
     }
 
     /// The line took bytes of the stream, or brought some, or bytes were hashed for it: another
@@ -85,7 +99,7 @@ impl Session {
                 (&mut receiving.paced, bytes)
             }
             // Whoever is told that its frames are not wanted has one deadline for all of them.
-            State::Streaming(Stream::InAgain(..) | Stream::Discarding(_))
+            State::Streaming(Stream::InAgain(..) | Stream::Discarding(_) | Stream::Action)
             | State::AwaitCommand(_)
             | State::AwaitOffset(_)
             | State::AwaitDigest(_)
@@ -312,6 +326,7 @@ impl Session {
                 self.let_go_receiving(*receiving, why);
             }
             // Let go of when it was refused.
+            Stream::Action => self.release(None),
             Stream::Discarding(_) => {}
         }
     }

@@ -3,14 +3,13 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    line::{LineError, Token, Tokens},
-    path::{PathError, RemotePath},
+    arguments::{Arguments, number},
+    line::{LineError, Tokens},
+    login::{Mechanism, to_base64},
+    path::{PathError, RemotePath, encode},
     reply::Code,
 };
-use crate::{
-    digest::Md5Digest,
-    limits::{FILE_BYTES_MAX, TOKEN_BYTES_MAX},
-};
+use crate::{digest::Md5Digest, limits::TOKEN_BYTES_MAX};
 
 /// Which digests a transfer carries. The tree is always there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -175,6 +174,36 @@ pub enum Command {
         /// The name it shall have.
         to: RemotePath,
     },
+    /// Log in.
+    Auth {
+        /// How.
+        mechanism: Mechanism,
+        /// The mechanism's first message; empty for one in which the server speaks first.
+        initial: Vec<u8>,
+    },
+    /// Make an account.
+    Register {
+        /// Its name, which may be none that is allowed.
+        name: String,
+        /// What the server needs to verify its password, in the text form of
+        /// [`ScramVerifier`](crate::auth::ScramVerifier).
+        verifier: String,
+        /// A code that allows it.
+        invite: Option<String>,
+    },
+    /// Who is logged in, and with which rights.
+    Whoami,
+    /// What the account may store, and what it does.
+    Quota,
+    /// Which actions may be run.
+    Actions,
+    /// Run an action.
+    Run {
+        /// Which.
+        name: String,
+        /// Its arguments, as bytes.
+        arguments: Vec<Vec<u8>>,
+    },
     /// Answer, no more.
     Noop,
     /// Say goodbye.
@@ -218,91 +247,6 @@ impl CommandError {
     }
 }
 
-/// A decimal number without sign, at most [`u64::MAX`].
-pub(crate) fn number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
-}
-
-/// A size or an offset in bytes.
-pub(crate) fn byte_count(text: &str) -> Option<u64> {
-    number(text).filter(|&bytes| bytes <= FILE_BYTES_MAX)
-}
-
-/// The arguments of one command as they come, before it is known which are needed.
-#[derive(Default)]
-struct Arguments<'a> {
-    words: [Option<&'a str>; 2],
-    size: Option<u64>,
-    mtime: Option<Mtime>,
-    tag: Option<Tag>,
-    owner: Option<Owner>,
-    from: Option<u64>,
-    digest: Option<DigestChoice>,
-}
-
-impl<'a> Arguments<'a> {
-    fn read(tokens: &mut Tokens<'a>) -> Result<Self, CommandError> {
-        let mut found = Self::default();
-        while let Some(token) = tokens.token()? {
-            match token {
-                Token::Word(word) => {
-                    let free = found.words.iter_mut().find(|slot| slot.is_none());
-                    *free.ok_or(CommandError::Usage("too many arguments"))? = Some(word);
-                }
-                Token::Field("size", value) => {
-                    set(&mut found.size, byte_count(value), "size")?;
-                }
-                Token::Field("mtime", value) => {
-                    set(&mut found.mtime, value.parse().ok(), "mtime")?;
-                }
-                Token::Field("tag", value) => set(&mut found.tag, value.parse().ok(), "tag")?,
-                Token::Field("owner", value) => {
-                    set(&mut found.owner, value.parse().ok(), "owner")?;
-                }
-                Token::Field("from", value) => set(&mut found.from, number(value), "from")?,
-                Token::Field("digest", value) => {
-                    let choice = match value {
-                        "md5-tree" => Some(DigestChoice::Tree),
-                        "md5" => Some(DigestChoice::TreeAndMd5),
-                        _ => None,
-                    };
-                    set(&mut found.digest, choice, "digest")?;
-                }
-                Token::Field(..) => return Err(CommandError::Usage("unknown field")),
-            }
-        }
-        Ok(found)
-    }
-
-    fn path(&mut self) -> Result<RemotePath, CommandError> {
-        let [first, second] = self.words;
-        self.words = [second, None];
-        Ok(RemotePath::parse(first.ok_or(CommandError::Usage("path missing"))?)?)
-    }
-
-    /// The command, if every argument was taken.
-    fn done(self, command: Command) -> Result<Command, CommandError> {
-        let all_taken = self.words == [None, None]
-            && self.size.is_none()
-            && self.mtime.is_none()
-            && self.tag.is_none()
-            && self.owner.is_none()
-            && self.from.is_none()
-            && self.digest.is_none();
-        if all_taken { Ok(command) } else { Err(CommandError::Usage("too many arguments")) }
-    }
-}
-
-/// Takes a field's value, once.
-fn set<T>(slot: &mut Option<T>, value: Option<T>, name: &'static str) -> Result<(), CommandError> {
-    if slot.is_some() {
-        return Err(CommandError::Usage("field given twice"));
-    }
-    *slot = Some(value.ok_or(CommandError::BadValue(name))?);
-    Ok(())
-}
-
 impl Command {
     /// The line, without its end, with a sum by which the server knows that it is what was sent:
     /// a bit that flips on the way must not make it speak of another file.
@@ -318,6 +262,7 @@ impl Command {
     /// [`CommandError`]; the connection stays in step, since the line has been read as a whole.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
         const MISSING: CommandError = CommandError::Usage("put needs size, mtime, tag and owner");
+        const BAD_MECHANISM: CommandError = CommandError::BadValue("mechanism");
         let mut tokens = Tokens::new(without_sum(line)?)?;
         let verb = tokens.word()?.unwrap_or_default();
         if !VERBS.contains(&verb) {
@@ -344,6 +289,22 @@ impl Command {
             "rm" => Self::Remove { path: rest.path()? },
             "rmdir" => Self::RemoveDir { path: rest.path()? },
             "mv" => Self::Move { from: rest.path()?, to: rest.path()? },
+            "auth" => Self::Auth {
+                mechanism: rest.word("mechanism missing")?.parse().map_err(|()| BAD_MECHANISM)?,
+                initial: rest.data(),
+            },
+            "register" => Self::Register {
+                name: rest.word("name missing")?.to_owned(),
+                verifier: rest.scram.take().ok_or(CommandError::Usage("scram missing"))?,
+                invite: rest.invite.take(),
+            },
+            "whoami" => Self::Whoami,
+            "quota" => Self::Quota,
+            "actions" => Self::Actions,
+            "run" => Self::Run {
+                name: rest.word("name missing")?.to_owned(),
+                arguments: std::mem::take(&mut rest.given),
+            },
             "noop" => Self::Noop,
             "quit" => Self::Quit,
             _ => return Err(CommandError::Unknown),
@@ -370,8 +331,10 @@ fn without_sum(line: &[u8]) -> Result<&[u8], CommandError> {
 }
 
 /// Every verb, as `docs/protocol.md` lists them.
-pub(crate) const VERBS: [&str; 11] =
-    ["get", "put", "ls", "stat", "md5", "mkdir", "rm", "rmdir", "mv", "noop", "quit"];
+pub(crate) const VERBS: [&str; 17] = [
+    "get", "put", "ls", "stat", "md5", "mkdir", "rm", "rmdir", "mv", "auth", "register", "whoami",
+    "quota", "actions", "run", "noop", "quit",
+];
 
 impl fmt::Display for Command {
     /// The line that [`Command::parse`] reads, without its end.
@@ -395,6 +358,21 @@ impl fmt::Display for Command {
             Self::Remove { path } => write!(f, "rm {path}"),
             Self::RemoveDir { path } => write!(f, "rmdir {path}"),
             Self::Move { from, to } => write!(f, "mv {from} {to}"),
+            Self::Auth { mechanism, initial } if initial.is_empty() => write!(f, "auth {mechanism}"),
+            Self::Auth { mechanism, initial } => {
+                write!(f, "auth {mechanism} data={}", to_base64(initial))
+            }
+            Self::Register { name, verifier, invite } => {
+                write!(f, "register {name} scram={verifier}")?;
+                invite.iter().try_for_each(|code| write!(f, " invite={code}"))
+            }
+            Self::Whoami => f.write_str("whoami"),
+            Self::Quota => f.write_str("quota"),
+            Self::Actions => f.write_str("actions"),
+            Self::Run { name, arguments } => {
+                write!(f, "run {name}")?;
+                arguments.iter().try_for_each(|given| write!(f, " arg={}", encode(given)))
+            }
             Self::Noop => f.write_str("noop"),
             Self::Quit => f.write_str("quit"),
         }
@@ -421,6 +399,13 @@ mod tests {
             "rm /d",
             "rmdir /d",
             "mv /a /b",
+            "auth anonymous",
+            "auth scram-sha-256 data=biws",
+            "register ann scram=4096:AA:BB:CC invite=abc",
+            "whoami",
+            "quota",
+            "actions",
+            "run disk arg=/a%20b arg= arg=%3D",
             "noop",
             "quit",
         ] {
@@ -456,6 +441,13 @@ mod tests {
             ("mv /a", Code::Malformed),
             ("mv /a /b /c", Code::Malformed),
             ("noop x", Code::Malformed),
+            ("auth", Code::Malformed),
+            ("auth none", Code::Malformed),
+            ("auth scram-sha-256 data=?", Code::Malformed),
+            ("register ann", Code::Malformed),
+            ("run", Code::Malformed),
+            ("run a b", Code::Malformed),
+            ("run a arg=%2", Code::Malformed),
             ("get ../a", Code::Denied),
             ("get .tow", Code::Denied),
         ] {

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    command::{byte_count, number},
+    arguments::{byte_count, number},
     line::{LineError, Tokens},
 };
 
@@ -39,14 +39,20 @@ codes! {
     Done = 200,
     /// The file is there.
     Found = 203,
+    /// The action runs; its output follows.
+    Running = 210,
     /// The greeting.
     Greeting = 220,
     /// Goodbye.
     Bye = 221,
     /// Verified: both sides have the same bytes.
     Identical = 226,
+    /// Logged in.
+    LoggedIn = 230,
     /// Nothing left to send.
     NothingLeft = 312,
+    /// A message of the login, in `data=`.
+    Challenge = 334,
     /// The line is not what it has to be.
     Malformed = 400,
     /// I have nothing of it yet; from the sender: start over.
@@ -57,12 +63,18 @@ codes! {
     UnknownCommand = 404,
     /// It is there, but not of the kind that this needs.
     WrongKind = 405,
+    /// The account does not have the right that this needs.
+    NoRight = 406,
+    /// There is no such action for this account.
+    UnknownAction = 407,
     /// You took too long.
     Deadline = 408,
     /// What came differs; the segments in `want=` are needed again.
     Differs = 409,
     /// The source changed while it was being sent.
     Changed = 410,
+    /// The action does not take this argument.
+    BadArgument = 411,
     /// It is there already.
     Exists = 413,
     /// The line is too long.
@@ -75,17 +87,46 @@ codes! {
     Busy = 423,
     /// Continue from here.
     Continue = 426,
-    /// Too many connections.
+    /// The action was ended before its own end.
+    ActionEnded = 427,
+    /// Too many at once.
     TooMany = 429,
+    /// Not logged in: wrong name or password.
+    LoginFailed = 430,
+    /// This server makes no accounts on request.
+    RegistrationClosed = 433,
+    /// The invite is not valid, or not any more.
+    BadInvite = 434,
+    /// Somebody has this name already.
+    NameTaken = 435,
     /// Reading or writing failed on this side.
     Failed = 451,
     /// No space left.
     NoSpace = 452,
+    /// More than the account may store.
+    QuotaExceeded = 453,
     /// Not now: another answer is awaited.
     BadSequence = 503,
+    /// Log in first.
+    NotLoggedIn = 530,
 }
 
 impl Code {
+    /// Whether the server closes the connection behind it.
+    #[must_use]
+    pub const fn closes(self) -> bool {
+        matches!(
+            self,
+            Self::Bye
+                | Self::Deadline
+                | Self::LineTooLong
+                | Self::GoingDown
+                | Self::TooMany
+                | Self::BadSequence
+                | Self::NotLoggedIn
+        )
+    }
+
     fn from_number(wanted: u16) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.number() == wanted)
     }

@@ -37,7 +37,7 @@ impl SegmentRuns {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for run in text.split(',') {
             let (first, last) = run.split_once('-').unwrap_or((run, run));
-            let (first, last) = (super::command::number(first)?, super::command::number(last)?);
+            let (first, last) = (super::arguments::number(first)?, super::arguments::number(last)?);
             let ascends = runs.last().is_none_or(|&(_, before)| before + 1 < first);
             if runs.len() == RUNS_MAX || last > FILE_BYTES_MAX / SEGMENT_BYTES {
                 return None;

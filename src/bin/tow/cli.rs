@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use towpath::{
-    client::{Options, Stop, Url},
+    client::{Credentials, Options, Stop, Url},
     wire::DigestChoice,
 };
 
@@ -24,6 +24,14 @@ pub(crate) struct Cli {
     /// Digest to verify with; md5 adds the MD5 of the whole file, as md5sum prints it
     #[arg(long, global = true, value_enum, default_value_t = Digest::Md5Tree)]
     digest: Digest,
+
+    /// A file whose first line is the password, readable by nobody else; - for standard input
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// How to log in; nothing weaker is ever used
+    #[arg(long, global = true, value_enum, default_value_t = Mechanism::ScramSha256)]
+    pub(crate) auth: Mechanism,
 
     /// A line that brings and takes no byte for so long counts as broken
     #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = span)]
@@ -48,6 +56,15 @@ enum Digest {
     Md5Tree,
     /// The MD5 of the whole file besides
     Md5,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mechanism {
+    /// The password never crosses the wire, and the server proves itself
+    #[value(name = "scram-sha-256")]
+    ScramSha256,
+    /// For servers that have nothing better
+    CramMd5,
 }
 
 #[derive(Debug, Subcommand)]
@@ -108,6 +125,35 @@ pub(crate) enum Action {
         /// The new name, on the same server
         to: Url,
     },
+    /// Make an account on a server that allows it; USER is the name that you want
+    Register {
+        /// The code that you were given
+        #[arg(long, value_name = "CODE")]
+        invite: Option<String>,
+        /// Where, as tow://USER@HOST[:PORT]
+        url: Url,
+    },
+    /// Show who the server takes you for, and what you may do
+    Whoami {
+        /// Which server
+        url: Url,
+    },
+    /// Show what you store and may store
+    Quota {
+        /// Which server
+        url: Url,
+    },
+    /// Run an action that the operator allows; ends with its status
+    Run {
+        /// Which server
+        url: Url,
+        /// Which action; without it, all that you may run are listed
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// What the action takes
+        #[arg(value_name = "ARG", allow_hyphen_values = true, trailing_var_arg = true)]
+        arguments: Vec<OsString>,
+    },
     /// Measure round trips
     Ping {
         /// How many
@@ -130,9 +176,32 @@ pub(crate) enum Action {
     },
 }
 
+impl Action {
+    /// The server that it speaks to.
+    pub(crate) const fn url(&self) -> Option<&Url> {
+        match self {
+            Self::Put { url, .. }
+            | Self::Get { url, .. }
+            | Self::Ls { url, .. }
+            | Self::Stat { url }
+            | Self::Md5 { url }
+            | Self::Mkdir { url }
+            | Self::Rm { url }
+            | Self::Rmdir { url }
+            | Self::Mv { from: url, .. }
+            | Self::Whoami { url }
+            | Self::Quota { url }
+            | Self::Run { url, .. }
+            | Self::Ping { url, .. } => Some(url),
+            // Who registers has no password yet.
+            Self::Register { .. } | Self::Demo { .. } => None,
+        }
+    }
+}
+
 impl Cli {
     /// What the flags mean for the library.
-    pub(crate) fn options(&self, stop: Stop) -> Options {
+    pub(crate) fn options(&self, login: Option<Arc<Credentials>>, stop: Stop) -> Options {
         Options {
             digest: match self.digest {
                 Digest::Md5Tree => DigestChoice::Tree,
@@ -140,6 +209,7 @@ impl Cli {
             },
             timeout: self.timeout,
             give_up: self.give_up,
+            login,
             stop,
             ..Options::default()
         }

@@ -18,22 +18,27 @@ pub(crate) enum Exit {
     Failed,
     Usage,
     Verification,
+    Login,
     Refused,
     GaveUp,
     Interrupted,
+    /// That of an action, which is passed on.
+    Action(u8),
 }
 
 impl Exit {
-    /// The number. 4, for a login that is refused, is kept for servers that have logins.
+    /// The number.
     pub(crate) const fn code(self) -> i32 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Verification => 3,
+            Self::Login => 4,
             Self::Refused => 5,
             Self::GaveUp => 6,
             Self::Interrupted => 130,
+            Self::Action(status) => status as i32,
         }
     }
 }
@@ -81,6 +86,7 @@ impl Failure {
             Self::Local(_) => Exit::Failed,
             Self::Client { error, .. } => match error {
                 ClientError::Refused(_) => Exit::Refused,
+                ClientError::Login(_) => Exit::Login,
                 ClientError::Verification(_) => Exit::Verification,
                 ClientError::GaveUp(_) | ClientError::Broken(_) => Exit::GaveUp,
                 ClientError::Interrupted => Exit::Interrupted,
@@ -92,7 +98,7 @@ impl Failure {
 
     /// Whether it would be the same for every other file.
     pub(crate) const fn ends_everything(&self) -> bool {
-        matches!(self.exit(), Exit::GaveUp | Exit::Interrupted)
+        matches!(self.exit(), Exit::GaveUp | Exit::Interrupted | Exit::Login)
     }
 
     /// What to do next, where there is something.
@@ -106,6 +112,10 @@ impl Failure {
                 ClientError::GaveUp(_) | ClientError::Broken(_) | ClientError::Interrupted => {
                     Some("what was transferred is kept: the same command continues")
                 }
+                ClientError::Login(_) => Some(
+                    "write tow://USER@HOST/ for a login, tow://HOST/ for none; see who you are \
+                     with tow whoami",
+                ),
                 ClientError::Verification(_) => {
                     Some("nothing wrong was put in place; the same command tries again")
                 }
@@ -114,6 +124,13 @@ impl Failure {
                         Some("see what is there with tow ls; make a folder with tow mkdir")
                     }
                     Code::Busy => Some("try again when the other client is done"),
+                    Code::QuotaExceeded => Some("see tow quota; remove what is not needed"),
+                    Code::NoRight => Some("see tow whoami; the operator gives rights"),
+                    Code::UnknownAction => Some("see which there are with tow run URL"),
+                    Code::NameTaken => Some("choose another name"),
+                    Code::BadInvite | Code::RegistrationClosed => {
+                        Some("ask whoever runs the server")
+                    }
                     Code::NoSpace if *transfer => {
                         Some("what was transferred is kept: free space there, then continue")
                     }
@@ -186,6 +203,7 @@ mod tests {
             (Exit::Failed, 1),
             (Exit::Usage, 2),
             (Exit::Verification, 3),
+            (Exit::Login, 4),
             (Exit::Refused, 5),
             (Exit::GaveUp, 6),
             (Exit::Interrupted, 130),

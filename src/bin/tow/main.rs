@@ -6,7 +6,9 @@ mod cli;
 mod demo;
 mod exit;
 mod files;
+mod login;
 mod progress;
+mod run;
 mod show;
 
 use std::{
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, stop: Stop) -> Result<Exit, Failure> {
-    let options = cli.options(stop);
+    let options = cli.options(login::credentials(cli)?, stop);
     let context = files::Context::new(cli.quiet, options);
     match &cli.action {
         Action::Put { files, url } => files::put(&context, files, url),
@@ -58,6 +60,15 @@ fn run(cli: &Cli, stop: Stop) -> Result<Exit, Failure> {
         Action::Rm { url } => files::remove(&context, url),
         Action::Rmdir { url } => files::remove_dir(&context, url),
         Action::Mv { from, to } => files::rename(&context, from, to),
+        Action::Register { invite, url } => {
+            login::register(&context, cli, url, invite.as_deref())
+        }
+        Action::Whoami { url } => show::whoami(&context, url),
+        Action::Quota { url } => show::quota(&context, url),
+        Action::Run { url, name: None, .. } => run::list(&context, url),
+        Action::Run { url, name: Some(name), arguments } => {
+            run::run(&context, &context.client(url), url, name, arguments)
+        }
         Action::Ping { count, interval, url } => show::ping(&context, url, *count, *interval),
         Action::Demo { mebibytes, cuts } => demo::run(&context, *mebibytes, *cuts),
     }

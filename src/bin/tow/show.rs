@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
+use indicatif::HumanBytes;
 use towpath::{
+    auth::Rights,
     client::{Entry, Url},
     wire::Mtime,
 };
@@ -56,7 +58,7 @@ fn print_entries(out: &mut impl Write, entries: &mut Vec<Entry>, long: bool) -> 
 }
 
 /// A reader that has seen enough is no failure.
-fn finish(written: io::Result<()>) -> Result<Exit, Failure> {
+pub(crate) fn finish(written: io::Result<()>) -> Result<Exit, Failure> {
     match written {
         Ok(()) => Ok(Exit::Done),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
@@ -92,6 +94,39 @@ pub(crate) fn md5(context: &Context, url: &Url) -> Result<Exit, Failure> {
     let md5 = md5.map_err(Failure::client(url))?;
     let name = url.path.split().map_or(&b""[..], |(_, name)| name);
     finish(writeln!(io::stdout(), "{md5}  {}", printable(name)))
+}
+
+pub(crate) fn whoami(context: &Context, url: &Url) -> Result<Exit, Failure> {
+    let who = context.client(url).whoami(&mut context.retries(url));
+    let who = who.map_err(Failure::client(url))?;
+    let name = who.user.map_or_else(|| "nobody in particular".to_owned(), |user| user.to_string());
+    let rights = [
+        (Rights::READ, "read"),
+        (Rights::WRITE, "write"),
+        (Rights::DELETE, "delete"),
+        (Rights::ACTIONS, "run actions"),
+    ];
+    let has = |(right, verb)| who.rights.contains(right).then_some(verb);
+    let may: Vec<&str> = rights.into_iter().filter_map(has).collect();
+    let may = if may.is_empty() { "nothing".to_owned() } else { may.join(", ") };
+    finish(writeln!(io::stdout(), "{name}: may {may}"))
+}
+
+pub(crate) fn quota(context: &Context, url: &Url) -> Result<Exit, Failure> {
+    let quota = context.client(url).quota(&mut context.retries(url));
+    let quota = quota.map_err(Failure::client(url))?;
+    let bytes = |bytes: u64| HumanBytes(bytes).to_string();
+    let mut lines = Vec::new();
+    match (quota.bytes, quota.max_bytes) {
+        (Some(used), Some(most)) => lines.push(format!("{} of {} used", bytes(used), bytes(most))),
+        (Some(used), None) => lines.push(format!("{} used", bytes(used))),
+        (None, _) => lines.push("no quota".to_owned()),
+    }
+    if let (Some(files), Some(most)) = (quota.files, quota.max_files) {
+        lines.push(format!("{files} of {most} files and folders"));
+    }
+    lines.push(format!("{} free on the server", bytes(quota.free_bytes)));
+    finish(writeln!(io::stdout(), "{}", lines.join("\n")))
 }
 
 pub(crate) fn ping(

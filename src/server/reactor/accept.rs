@@ -1,6 +1,6 @@
 //! New connections.
 
-use std::{io::Write, net::SocketAddr, time::Instant};
+use std::{io::Write, net::SocketAddr, sync::Arc, time::Instant};
 
 use mio::{Interest, Token, net::TcpStream};
 
@@ -11,6 +11,7 @@ use crate::{
         connection::Connection,
         listen::{AcceptError, prepare},
     },
+    session::Session,
     wire::{Code, Reply},
 };
 
@@ -58,14 +59,23 @@ impl Reactor {
     }
 
     fn welcome(&mut self, mut socket: TcpStream, peer: SocketAddr, now: Instant) {
-        if self.connections.len() >= CONNECTIONS_MAX {
-            let line = format!("{}\n", Reply::text(Code::TooMany, "too many connections"));
+        let most = self.settings.max_connections.min(CONNECTIONS_MAX);
+        let refused = if self.connections.len() >= most {
+            Some("too many connections")
+        } else if !self.gate.connect(peer.ip(), self.settings.max_per_address) {
+            Some("too many connections from your address")
+        } else {
+            None
+        };
+        if let Some(text) = refused {
+            let line = format!("{}\n", Reply::text(Code::TooMany, text));
             // Fits an empty send buffer; if not, the peer sees a close.
             let _ = socket.write(line.as_bytes());
             return;
         }
         if let Err(error) = prepare(&socket) {
             log::debug!("{peer}: gone before it was served: {error}");
+            self.gate.disconnect(peer.ip());
             return;
         }
         let entry = self.connections.vacant_entry();
@@ -75,10 +85,16 @@ impl Reactor {
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut socket, token, both) {
             log::warn!("{peer}: can't be watched: {error}");
+            self.gate.disconnect(peer.ip());
             return;
         }
         log::debug!("{peer}: connected");
-        let connection = entry.insert(Connection::new(socket, peer, token, now));
+        let session = Session::new(Arc::clone(&self.greeting), now);
+        let mut connection = Connection::new(socket, peer, token, session, now);
+        if self.users.is_none() {
+            connection.home = Some(Arc::clone(&self.root));
+        }
+        let connection = entry.insert(connection);
         enqueue(&mut self.ready, connection);
     }
 }

@@ -1,0 +1,231 @@
+//! Who may come in: logins, registrations, and how many at once.
+//!
+//! The part of it that may touch a file runs on the disk thread; what is counted is counted here.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    disk::Done,
+    settings::{Access, Logins, Settings},
+};
+use crate::{
+    auth::{
+        self, Account, Accounts, Brakes, FileError, InviteFile, ScramVerifier, TooMany, UserName,
+        Watched,
+    },
+    session::{LoginBegun, Outcome},
+    wire::{Code, Greeting, Mechanism, Registration, Reply},
+};
+
+/// Counts connections and failed logins.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    brakes: Brakes,
+    per_address: HashMap<IpAddr, usize>,
+    per_user: HashMap<UserName, usize>,
+}
+
+impl Gate {
+    /// Somebody connects. `false`: there are too many connections from there.
+    pub(super) fn connect(&mut self, address: IpAddr, most: usize) -> bool {
+        add(&mut self.per_address, address.to_canonical(), most)
+    }
+
+    pub(super) fn disconnect(&mut self, address: IpAddr) {
+        take(&mut self.per_address, &address.to_canonical());
+    }
+
+    /// Somebody has logged in. `false`: this user has too many connections.
+    pub(super) fn enter(&mut self, user: &UserName, most: usize) -> bool {
+        add(&mut self.per_user, user.clone(), most)
+    }
+
+    pub(super) fn leave(&mut self, user: &UserName) {
+        take(&mut self.per_user, user);
+    }
+
+    /// A login begins; its proof is looked at after the delay that is returned.
+    pub(super) fn begin(
+        &mut self,
+        address: IpAddr,
+        name: &str,
+        now: Instant,
+    ) -> Result<Duration, Reply> {
+        self.brakes.begin(address, name, now).map_err(|TooMany| {
+            Reply::text(Code::TooMany, "too many logins at once from your address")
+        })
+    }
+
+    /// A login that began is over.
+    pub(super) fn end(&mut self, address: IpAddr) {
+        self.brakes.ended(address);
+    }
+
+    pub(super) fn failed(&mut self, address: IpAddr, name: &str, now: Instant) {
+        self.brakes.failed(address, name, now);
+    }
+
+    pub(super) fn succeeded(&mut self, address: IpAddr, name: &UserName, now: Instant) {
+        self.brakes.succeeded(address, name.as_str(), now);
+    }
+
+    /// Somebody wants an account.
+    pub(super) fn register(
+        &mut self,
+        address: IpAddr,
+        settings: &Settings,
+        now: Instant,
+    ) -> Result<(), Reply> {
+        if settings.registration() == Registration::Off {
+            let text = "this server makes no accounts on request";
+            return Err(Reply::text(Code::RegistrationClosed, text));
+        }
+        self.brakes.register(address, now).map_err(|wait| {
+            let text = format!("too many registrations from your address: wait {}", minutes(wait));
+            Reply::text(Code::TooMany, &text)
+        })
+    }
+}
+
+fn minutes(wait: Duration) -> String {
+    match wait.as_secs().div_ceil(60) {
+        1 => "a minute".to_owned(),
+        minutes => format!("{minutes} minutes"),
+    }
+}
+
+fn add<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, most: usize) -> bool {
+    let count = counts.entry(key).or_default();
+    if *count >= most {
+        return false;
+    }
+    *count += 1;
+    true
+}
+
+fn take<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// The user file, as the disk thread has it.
+#[derive(Debug)]
+pub(super) struct UserFile(Mutex<Watched>);
+
+impl UserFile {
+    /// Reads it for the first time.
+    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
+        Watched::open(path).map(|watched| Self(Mutex::new(watched)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The accounts, if they have changed since they were read. A file that makes no sense leaves
+    /// the old ones in force.
+    pub(super) fn refresh(&self) -> Option<Arc<Accounts>> {
+        let mut watched = self.lock();
+        match watched.refresh() {
+            Ok(true) => {
+                for warning in watched.accounts().warnings() {
+                    log::warn!("{}: {warning}", watched.path().display());
+                }
+                Some(watched.accounts())
+            }
+            Ok(false) => None,
+            Err(error) => {
+                log::error!("the accounts stay as they were: {error}");
+                None
+            }
+        }
+    }
+
+    /// The accounts as they were last read.
+    pub(super) fn accounts(&self) -> Arc<Accounts> {
+        self.lock().accounts()
+    }
+}
+
+/// Looks up an account, in the file as it is now.
+pub(super) fn find_account(file: &UserFile, name: &str, not_before: Instant) -> Done {
+    let changed = file.refresh();
+    let outcome = match auth::random() {
+        Ok(nonce) => {
+            let candidate = file.accounts().find(name);
+            Outcome::AccountFound(Box::new(LoginBegun { candidate, nonce, not_before }))
+        }
+        Err(error) => Outcome::Failed(Reply::text(Code::Failed, &error.to_string())),
+    };
+    Done::Login(outcome, changed)
+}
+
+/// Makes an account for somebody who asked for one.
+pub(super) fn register(
+    logins: &Logins,
+    name: &str,
+    verifier: &str,
+    invite: Option<&str>,
+) -> Result<UserName, Reply> {
+    let malformed = |text: String| Reply::text(Code::Malformed, &text);
+    let name: UserName = name.parse().map_err(|error| malformed(format!("{error}")))?;
+    let scram: ScramVerifier = verifier.parse().map_err(|error| malformed(format!("{error}")))?;
+    let failed = |error: FileError| {
+        log::error!("registration: {error}");
+        Reply::text(Code::Failed, "the account can't be stored")
+    };
+    let account = Account { scram: Some(scram), ..logins.new_account(name.clone()) };
+    let added = auth::update(&logins.users, |accounts| {
+        if accounts.contains(&name) {
+            return Err(Reply::text(Code::NameTaken, "somebody has this name already"));
+        }
+        if logins.registration == Registration::Invite {
+            use_up(&logins.invites, invite)?;
+        }
+        accounts.insert(account);
+        Ok(())
+    });
+    added.map_err(failed)??;
+    Ok(name)
+}
+
+fn use_up(invites: &Path, code: Option<&str>) -> Result<(), Reply> {
+    let invalid = || Reply::text(Code::BadInvite, "the invite is not valid, or not any more");
+    let code = code.ok_or_else(|| {
+        Reply::text(Code::BadInvite, "an invite is needed: ask whoever runs the server")
+    })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    match InviteFile::new(invites).use_up(code, now) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(invalid()),
+        Err(error) => {
+            log::error!("invites: {error}");
+            Err(Reply::text(Code::Failed, "the invite can't be looked up"))
+        }
+    }
+}
+
+/// What a server says of itself.
+pub(super) fn greeting(access: &Access, accounts: Option<&Accounts>) -> Greeting {
+    let Access::Logins(logins) = access else {
+        return Greeting::default();
+    };
+    let mut login = vec![Mechanism::ScramSha256];
+    if accounts.is_some_and(Accounts::has_cram_md5) {
+        login.push(Mechanism::CramMd5);
+    }
+    if logins.anonymous.is_some() {
+        login.push(Mechanism::Anonymous);
+    }
+    Greeting { login, registration: logins.registration }
+}

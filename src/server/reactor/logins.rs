@@ -1,0 +1,204 @@
+//! Logins as the reactor sees them: jobs that need more than a home, and what comes of them.
+
+use std::{sync::Arc, time::Instant};
+
+use mio::Token;
+
+use super::{Reactor, enqueue, find};
+use crate::{
+    auth::{Account, Accounts},
+    limits::USERS_INTERVAL,
+    server::{
+        disk::{Done, Ticket, error_reply},
+        gate::{self, UserFile},
+        homes::Opening,
+        settings::Settings,
+    },
+    session::{JobId, Outcome},
+    store::{Root, StoreError},
+    wire::{Code, Reply},
+};
+
+impl Reactor {
+    /// Looks up the account of a name.
+    pub(super) fn find_account(&mut self, token: Token, id: JobId, name: String, now: Instant) {
+        let Some(connection) = find(&mut self.connections, token) else { return };
+        let Some(users) = self.users.clone() else { return };
+        let address = connection.peer.ip();
+        match self.gate.begin(address, &name, now) {
+            Ok(delay) => {
+                connection.login_pending = true;
+                let ticket = Ticket::Session(token, id);
+                let not_before = now + delay;
+                self.disk.submit(ticket, move || gate::find_account(&users, &name, not_before));
+            }
+            Err(reply) => connection.session.handle_outcome(id, Outcome::Failed(reply), now),
+        }
+    }
+
+    /// Opens the home of an account, or of nobody in particular.
+    pub(super) fn open_home(
+        &mut self,
+        token: Token,
+        id: JobId,
+        account: Option<Arc<Account>>,
+        now: Instant,
+    ) {
+        let Some(connection) = find(&mut self.connections, token) else { return };
+        let anonymous =
+            || self.settings.logins().and_then(|logins| logins.anonymous_account()).map(Arc::new);
+        let refused = match account.or_else(anonymous) {
+            Some(account) if self.gate.enter(&account.name, self.settings.max_per_user) => {
+                connection.user = Some(account.name.clone());
+                let opening = Opening::new(account);
+                return self.go_on_opening(Ticket::Session(token, id), opening);
+            }
+            Some(_) => Reply::text(Code::TooMany, "too many connections of this user"),
+            None => Reply::text(Code::LoginFailed, "nobody gets in without an account"),
+        };
+        connection.session.handle_outcome(id, Outcome::Failed(refused), now);
+    }
+
+    fn go_on_opening(&self, ticket: Ticket, opening: Opening) {
+        let (homes, settings) = (Arc::clone(&self.homes), Arc::clone(&self.settings));
+        self.disk.submit(ticket, move || homes.open(opening, &settings));
+    }
+
+    /// A step of the opening of a home is done.
+    pub(super) fn take_home(
+        &mut self,
+        token: Token,
+        id: JobId,
+        account: Arc<Account>,
+        home: Result<Arc<Root>, StoreError>,
+        now: Instant,
+    ) {
+        let Some(connection) = find(&mut self.connections, token) else { return };
+        let address = connection.peer.ip();
+        let outcome = match home {
+            Ok(home) => {
+                connection.home = Some(home);
+                if std::mem::take(&mut connection.login_pending) {
+                    self.gate.end(address);
+                    self.gate.succeeded(address, &account.name, now);
+                }
+                log::info!("{}: {} logged in", connection.peer, account.name);
+                Outcome::HomeOpened { account, banner: self.settings.banner.clone() }
+            }
+            Err(error) => {
+                log::error!("the home of {}: {error}", account.name);
+                let text = format!("your home can't be opened: {}", error_reply(&error).message());
+                Outcome::Failed(Reply::text(Code::Failed, &text))
+            }
+        };
+        connection.session.handle_outcome(id, outcome, now);
+        enqueue(&mut self.ready, connection);
+    }
+
+    /// Makes an account for somebody.
+    pub(super) fn register(
+        &mut self,
+        token: Token,
+        id: JobId,
+        (name, verifier, invite): (String, String, Option<String>),
+        now: Instant,
+    ) {
+        let Some(connection) = find(&mut self.connections, token) else { return };
+        let (peer, settings) = (connection.peer, Arc::clone(&self.settings));
+        if let Err(reply) = self.gate.register(peer.ip(), &settings, now) {
+            return connection.session.handle_outcome(id, Outcome::Failed(reply), now);
+        }
+        self.disk.submit(Ticket::Session(token, id), move || {
+            let logins = settings.logins().ok_or_else(|| Reply::new(Code::RegistrationClosed));
+            let made = logins.and_then(|it| gate::register(it, &name, &verifier, invite.as_deref()));
+            Done::Session(
+                match made {
+                    Ok(name) => {
+                        log::info!("{peer}: {name} registered");
+                        Outcome::Answer(vec![Reply::text(Code::Done, "you can log in now")])
+                    }
+                    Err(reply) => Outcome::Failed(reply),
+                },
+                None,
+            )
+        });
+    }
+
+    /// Somebody gave a wrong proof.
+    pub(super) fn login_failed(&mut self, token: Token, name: &str, now: Instant) {
+        let Some(connection) = find(&mut self.connections, token) else { return };
+        let peer = connection.peer;
+        log::warn!("{peer}: failed login as {}", crate::wire::encode(name.as_bytes()));
+        self.gate.failed(peer.ip(), name, now);
+        if std::mem::take(&mut connection.login_pending) {
+            self.gate.end(peer.ip());
+        }
+    }
+
+    /// The user file has changed: who is locked or gone goes, the others get their new rights.
+    pub(super) fn take_accounts(&mut self, accounts: &Accounts, now: Instant) {
+        self.greeting = Arc::new(gate::greeting(&self.settings.access, Some(accounts)));
+        let tokens: Vec<Token> = self.connections.iter().map(|(_, it)| it.token).collect();
+        for token in tokens {
+            let Some(connection) = find(&mut self.connections, token) else { continue };
+            let Some(account) = connection.session.account() else { continue };
+            if account.name.is_anonymous() {
+                continue;
+            }
+            let account = accounts.get(&account.name).filter(|account| !account.locked);
+            connection.session.handle_account(account, now);
+            enqueue(&mut self.ready, connection);
+        }
+    }
+
+    /// Now and then the user file is looked at, so that a lock also ends what goes on.
+    pub(super) fn look_at_users(&mut self, now: Instant) {
+        let Some(users) = self.users.clone().filter(|_| now >= self.users_at) else { return };
+        self.users_at = now + USERS_INTERVAL;
+        self.disk.submit(Ticket::Nobody, move || Done::Accounts(users.refresh()));
+    }
+
+    /// SIGHUP: reads the settings again. What makes no sense changes nothing.
+    pub(super) fn reload(&self) {
+        let Some(reload) = self.reload.clone() else {
+            log::warn!("there is no configuration to read again");
+            return;
+        };
+        self.disk.submit(Ticket::Nobody, move || {
+            let loaded = reload.read().and_then(|settings| {
+                let users = settings.logins().map(|logins| UserFile::open(&logins.users));
+                let users = users.transpose().map_err(|error| error.to_string())?;
+                Ok((settings, users))
+            });
+            Done::Reloaded(loaded.map(Box::new))
+        });
+    }
+
+    pub(super) fn take_settings(
+        &mut self,
+        loaded: Result<Box<(Settings, Option<UserFile>)>, String>,
+        now: Instant,
+    ) {
+        match loaded {
+            Ok(loaded) => {
+                let (settings, users) = *loaded;
+                // Who is connected came in under the old rules; from one kind of server to the
+                // other there is no way but a new start.
+                if settings.logins().is_some() != self.settings.logins().is_some() {
+                    log::error!("whether people log in can't change while the server runs");
+                    return;
+                }
+                self.settings = Arc::new(settings);
+                self.users = users.map(Arc::new);
+                let accounts = self.users.as_ref().map(|users| users.accounts());
+                self.greeting =
+                    Arc::new(gate::greeting(&self.settings.access, accounts.as_deref()));
+                if let Some(accounts) = accounts {
+                    self.take_accounts(&accounts, now);
+                }
+                log::info!("the configuration was read again");
+            }
+            Err(error) => log::error!("the configuration stays as it was: {error}"),
+        }
+    }
+}
