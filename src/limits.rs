@@ -144,6 +144,80 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The client's longest pause between two attempts.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
+/// A user's name, in bytes: as long as a Unix system lets its users' names be.
+pub const USER_NAME_BYTES_MAX: usize = 32;
+
+/// A password, in bytes: longer than anybody types, short enough that hashing it costs nothing.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// A password that is chosen anew, in characters: what NIST SP 800-63B asks for at least.
+pub const NEW_PASSWORD_CHARS_MIN: usize = 8;
+
+/// One message of a login, in bytes: two nonces, a salt, a proof and a name fit three times over.
+pub const LOGIN_MESSAGE_BYTES_MAX: usize = 512;
+
+/// A client's nonce in SCRAM, in bytes: that of `tow` has 24.
+pub const SCRAM_NONCE_BYTES_MAX: usize = 64;
+
+/// A salt, in bytes, at least: fewer would repeat among many users.
+pub const SALT_BYTES_MIN: usize = 8;
+
+/// A salt, in bytes, at most: the block of SHA-256.
+pub const SALT_BYTES_MAX: usize = 64;
+
+/// Iterations of PBKDF2 at least: what RFC 7677 asks for. A server that asks for fewer wants the
+/// password.
+pub const SCRAM_ITERATIONS_MIN: u32 = 4096;
+
+/// Iterations of PBKDF2 for a new password. The client pays for them, a tenth of a second once per
+/// process; the server never does, whatever is sent to it.
+pub const SCRAM_ITERATIONS: u32 = 200_000;
+
+/// Iterations of PBKDF2 at most: some seconds. A server that asks for more wants the client busy.
+pub const SCRAM_ITERATIONS_MAX: u32 = 10_000_000;
+
+/// Failed logins from one address before it has to wait: everybody mistypes.
+pub const ADDRESS_FAILURES_FREE: u32 = 5;
+
+/// Failed logins for one name, from wherever, before they have to wait.
+pub const NAME_FAILURES_FREE: u32 = 20;
+
+/// The first wait before a login is looked at, doubled with each further failure.
+pub const BRAKE_MIN: Duration = Duration::from_millis(250);
+
+/// The longest wait for an address: far below the deadline of a login.
+pub const ADDRESS_BRAKE_MAX: Duration = Duration::from_secs(8);
+
+/// The longest wait for a name. It is others that make its user wait, so it must not hurt.
+pub const NAME_BRAKE_MAX: Duration = Duration::from_secs(2);
+
+/// After so long, half of the failures are forgotten.
+pub const BRAKE_HALF_LIFE: Duration = Duration::from_secs(60);
+
+/// Who has logged in from an address is known there for so long.
+pub const FRIEND_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Failures of one who is known at an address, before he is no longer.
+pub const FRIEND_FAILURES_MAX: u32 = 5;
+
+/// Logins from one address at a time: a client with many connections, or a small office.
+pub const ATTEMPTS_PENDING_MAX: usize = 64;
+
+/// Logins at a time from an address that has to wait: with 8 s each, one guess per second.
+pub const ATTEMPTS_PENDING_BRAKED_MAX: usize = 8;
+
+/// Addresses, names and pairs of them that are remembered, each.
+pub const BRAKE_ENTRIES_MAX: usize = 4096;
+
+/// Accounts that may be registered from one address within [`REGISTRATION_WINDOW`].
+pub const REGISTRATIONS_MAX: usize = 5;
+
+/// See [`REGISTRATIONS_MAX`].
+pub const REGISTRATION_WINDOW: Duration = Duration::from_secs(3600);
+
+/// The code of an invite, in bytes: those that are made have 20.
+pub const INVITE_BYTES_MAX: usize = 64;
+
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);
