@@ -7,7 +7,10 @@ use std::{
 
 use super::{Client, ClientError, Observer, line::Line};
 use crate::{
-    auth::{self, ClientKeys, Password, ScramClient, ScramVerifier, UserName},
+    auth::{
+        ClientKeys, Password, ScramVerifier, UserName, cram,
+        scram::{ScramClient, ScramError},
+    },
     limits::SCRAM_ITERATIONS,
     wire::{Code, Command, Greeting, Mechanism, Registration, Reply, decode, from_base64, to_base64},
 };
@@ -45,7 +48,7 @@ impl Credentials {
         {
             return keys.clone();
         }
-        let keys = ClientKeys::new(&self.password, salt, iterations);
+        let keys = ClientKeys::derive(&self.password, salt, iterations);
         *kept = Some((salt.to_vec(), iterations, keys.clone()));
         keys
     }
@@ -82,7 +85,7 @@ impl Client {
                 return refuse(&text);
             }
             Some(login) => match login.mechanism {
-                Mechanism::CramMd5 => cram(login, line)?,
+                Mechanism::CramMd5 => cram_md5(login, line)?,
                 Mechanism::ScramSha256 | Mechanism::Anonymous => scram(login, line)?,
             },
         };
@@ -113,11 +116,11 @@ impl Client {
         invite: Option<&str>,
         observer: &mut dyn Observer,
     ) -> Result<(), ClientError> {
-        let salt = auth::random().map_err(no_randomness)?;
+        let salt = random().map_err(no_randomness)?;
         let verifier = ScramVerifier::new(password, salt, SCRAM_ITERATIONS);
         let command = Command::Register {
             name: user.to_string(),
-            verifier: verifier.to_string(),
+            verifier: verifier.to_text(),
             invite: invite.map(str::to_owned),
         };
         let mut asked_before = false;
@@ -149,6 +152,12 @@ fn auth_command(mechanism: Mechanism, initial: &[u8]) -> Command {
     Command::Auth { mechanism, initial: initial.to_vec() }
 }
 
+fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn no_randomness(error: getrandom::Error) -> ClientError {
     ClientError::Output { what: "drawing random bytes", error: error.into() }
 }
@@ -168,8 +177,8 @@ fn answer(line: &mut Line, proof: &[u8]) -> Result<Reply, ClientError> {
 }
 
 fn scram(login: &Credentials, line: &mut Line) -> Result<Reply, ClientError> {
-    let senseless = |error: auth::ScramError| ClientError::Login(error.to_string());
-    let nonce = auth::random().map_err(no_randomness)?;
+    let senseless = |error: ScramError| ClientError::Login(error.to_string());
+    let nonce = random().map_err(no_randomness)?;
     let (client, first) = ScramClient::new(&login.user, nonce);
     line.send_command(&auth_command(Mechanism::ScramSha256, first.as_bytes()))?;
     let challenge = challenge(line)?;
@@ -184,10 +193,11 @@ fn scram(login: &Credentials, line: &mut Line) -> Result<Reply, ClientError> {
     Ok(reply)
 }
 
-fn cram(login: &Credentials, line: &mut Line) -> Result<Reply, ClientError> {
+fn cram_md5(login: &Credentials, line: &mut Line) -> Result<Reply, ClientError> {
     let name = login.user.to_string();
     line.send_command(&auth_command(Mechanism::CramMd5, name.as_bytes()))?;
     let challenge = challenge(line)?;
-    let proof = auth::cram_answer(&login.user, &login.password, &challenge);
+    let proof = cram::answer(&login.user, &login.password, &challenge);
+    let proof = proof.map_err(|error| ClientError::Login(error.to_string()))?;
     answer(line, proof.as_bytes())
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    auth::{Account, Candidate, Nonce},
+    auth::{Account, Candidate},
     digest::Md5Digest,
     progress::{Mark, Progress},
     wire::{Mtime, PutOffer, RemotePath, Reply, Tag},
@@ -109,7 +109,7 @@ pub struct LoginBegun {
     /// The account of the name that was given, or one that nobody can log in to.
     pub candidate: Candidate,
     /// Drawn by chance, for the challenge.
-    pub nonce: Nonce,
+    pub nonce: [u8; 18],
     /// The proof is not looked at before this time.
     pub not_before: Instant,
 }

@@ -31,7 +31,7 @@ impl Session {
             Access::User(account) => account.rights,
             Access::Everybody => OPEN_RIGHTS,
         };
-        if let Some(missing) = needs(&command).missing_in(rights) {
+        if let Some(missing) = missing(needs(&command), rights) {
             let text = format!("your account has no right to {missing}");
             return self.answer(Reply::text(Code::NoRight, &text), now);
         }
@@ -158,6 +158,18 @@ impl Session {
 
 /// What everybody may do on a server without logins. Actions are for people with names.
 const OPEN_RIGHTS: Rights = Rights::READ.union(Rights::WRITE).union(Rights::DELETE);
+
+/// The first right that is needed and not there, in words.
+fn missing(needed: Rights, has: Rights) -> Option<&'static str> {
+    let words = [
+        (Rights::READ, "read"),
+        (Rights::WRITE, "write"),
+        (Rights::DELETE, "delete"),
+        (Rights::ACTIONS, "run actions"),
+    ];
+    let lacks = |&(right, _): &(Rights, _)| needed.contains(right) && !has.contains(right);
+    words.into_iter().find(lacks).map(|(_, word)| word)
+}
 
 /// The rights that a command needs.
 const fn needs(command: &Command) -> Rights {

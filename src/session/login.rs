@@ -12,7 +12,7 @@ use super::{
     state::{Access, State, Work},
 };
 use crate::{
-    auth::{Account, ClientFirst, CramServer, ScramServer},
+    auth::{Account, Candidate, cram::{Challenge, CramResponse}, scram::{ClientFirst, ScramServer}},
     wire::{Code, Command, Mechanism, Reply, encode, from_base64, to_base64},
 };
 
@@ -41,8 +41,7 @@ pub(super) enum Asked {
 pub(super) struct Begun {
     exchange: Exchange,
     name: String,
-    /// `None`: nobody can log in so, whatever the proof.
-    account: Option<Arc<Account>>,
+    candidate: Candidate,
     /// Before it, the proof is not looked at.
     pub(super) not_before: Instant,
 }
@@ -50,7 +49,7 @@ pub(super) struct Begun {
 #[derive(Debug)]
 enum Exchange {
     Scram(ScramServer),
-    Cram(CramServer),
+    Cram(Challenge),
 }
 
 impl Session {
@@ -96,7 +95,7 @@ impl Session {
             }
             Mechanism::ScramSha256 => match ClientFirst::parse(&initial) {
                 Ok(first) => {
-                    let name = first.user().to_owned();
+                    let name = first.name().to_owned();
                     (Asked::Scram(first), name)
                 }
                 Err(error) => return self.try_failed(malformed(&error.to_string()), now),
@@ -138,16 +137,18 @@ impl Session {
         let LoginBegun { candidate, nonce, not_before } = found;
         let (exchange, challenge) = match asked {
             Asked::Scram(first) => {
-                let (server, challenge) = ScramServer::new(first, candidate.scram, nonce);
+                let verifier = candidate.scram.clone();
+                let (server, challenge) = ScramServer::new(first, verifier, nonce);
                 (Exchange::Scram(server), challenge)
             }
             Asked::Cram => {
-                let (server, challenge) = CramServer::new(&name, candidate.cram_md5, nonce);
-                (Exchange::Cram(server), challenge)
+                let challenge = Challenge::new(nonce);
+                let text = challenge.as_str().to_owned();
+                (Exchange::Cram(challenge), text)
             }
         };
         self.reply(Reply::new(Code::Challenge).with("data", to_base64(challenge.as_bytes())));
-        let begun = Begun { exchange, name, account: candidate.account, not_before };
+        let begun = Begun { exchange, name, candidate, not_before };
         let login = Login::AwaitProof(begun);
         self.enter(State::AwaitCommand(Work::Login(Box::new(login))), now);
     }
@@ -173,12 +174,20 @@ impl Session {
         }
         let State::AwaitCommand(Work::Login(login)) = self.take_state() else { return };
         let Login::HeldBack(begun, proof) = *login else { return };
-        let verified = match begun.exchange {
+        let Begun { exchange, name, candidate, .. } = begun;
+        let verified = match exchange {
             Exchange::Scram(server) => server.verify(&proof).map(Some).ok(),
-            Exchange::Cram(server) => server.verify(&proof).map(|()| None).ok(),
+            Exchange::Cram(challenge) => {
+                let response = CramResponse::parse(&proof).ok();
+                // The challenge was for one name, and so is the answer.
+                let response = response.filter(|response| response.name() == name);
+                let right = response.is_some_and(|it| it.verify(&challenge, &candidate.cram));
+                right.then_some(None)
+            }
         };
-        let Some((account, proof)) = begun.account.zip(verified) else {
-            self.actions.push_back(Action::LoginFailed(begun.name));
+        let account = verified.as_ref().and_then(|_| candidate.account().cloned());
+        let Some((account, proof)) = account.zip(verified) else {
+            self.actions.push_back(Action::LoginFailed(name));
             let reply = Reply::text(Code::LoginFailed, "wrong name or password");
             return self.try_failed(reply, now);
         };

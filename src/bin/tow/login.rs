@@ -77,7 +77,7 @@ fn password(
         (None, None) => prompt(),
     };
     let text = text.map_err(Failure::Local)?;
-    Password::new(text).map_err(|error| Failure::Usage(error.to_string()))
+    Password::new(&text).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// The first line of a file that nobody else can read; `-` is standard input.
