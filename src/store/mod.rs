@@ -11,6 +11,7 @@
 
 mod error;
 mod expire;
+mod home;
 mod identity;
 mod journal;
 mod journal_file;

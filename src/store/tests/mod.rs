@@ -3,6 +3,7 @@
 mod expire;
 mod faults;
 mod full;
+mod home;
 pub(super) mod hook;
 mod jail;
 mod listing;
