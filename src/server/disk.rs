@@ -142,7 +142,7 @@ fn on(
 
 fn open_partial(root: &Arc<Root>, offer: PutOffer, fresh: bool) -> Done {
     let PutOffer { path, size, mtime, tag, .. } = offer;
-    let upload = Upload { path, size, mtime, tag };
+    let upload = Upload { path, size, mtime, tag, replace: true };
     match Partial::open(root, Place::Internal, upload, fresh) {
         Ok(Opened::Partial(partial, progress, tag)) => {
             let outcome = Outcome::PartialOpened { progress, tag: Some(tag) };

@@ -37,7 +37,7 @@ impl Root {
             }
             parent = way;
         }
-        Self::of(self.walk_to(path)?)?.with_internal(internal_dir)
+        self.at_home(path)?.with_internal(internal_dir)
     }
 
     /// Opens a home as [`Root::home`] does, but makes nothing: `None` if it, or the folder of its
@@ -47,11 +47,15 @@ impl Root {
     /// As [`Root::home`].
     pub fn home_if_there(&self, path: &Path) -> Result<Option<Self>, StoreError> {
         let path = home_path(path)?;
-        let open = || Self::of(self.walk_to(path.as_bytes())?)?.with_internal(internal_if_there);
+        let open = || self.at_home(path.as_bytes())?.with_internal(internal_if_there);
         match open() {
             Err(StoreError::NotFound) => Ok(None),
             home => home.map(Some),
         }
+    }
+
+    fn at_home(&self, path: &[u8]) -> Result<Self, StoreError> {
+        Ok(Self::of(self.walk_to(path)?)?.sharing_space_of(self))
     }
 
     fn walk_to(&self, path: &[u8]) -> Result<OwnedFd, StoreError> {

@@ -21,6 +21,7 @@ mod partial;
 mod recover;
 mod root;
 mod source;
+mod space;
 mod sys;
 mod worker;
 

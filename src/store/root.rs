@@ -18,6 +18,7 @@ use super::{
     error::Doing,
     listing::{Entry, Kind},
     own::duplicate,
+    space::Space,
 };
 use crate::wire::RemotePath;
 
@@ -41,6 +42,7 @@ pub struct Root {
     dir: OwnedFd,
     identity: (u64, u64),
     internal: Option<Internal>,
+    space: Space,
 }
 
 /// The folder that no path reaches, by whatever name or link.
@@ -63,7 +65,24 @@ impl Root {
     /// A root without internal folders.
     pub(super) fn of(dir: OwnedFd) -> Result<Self, StoreError> {
         let identity = identity(dir.as_fd())?;
-        Ok(Self { dir, identity, internal: None })
+        Ok(Self { dir, identity, internal: None, space: Space::default() })
+    }
+
+    /// Keeps back so many bytes of free space from uploads, here and in the homes that are opened
+    /// beneath this root. It counts for uploads that begin, or go on, from now on.
+    pub fn set_reserve_bytes(&self, bytes: u64) {
+        self.space.set_reserve(bytes);
+    }
+
+    /// Shares the reserve of another root and, on the same file system, its free space.
+    pub(super) fn sharing_space_of(mut self, other: &Self) -> Self {
+        let is_same = self.identity.0 == other.identity.0;
+        self.space = if is_same { other.space.clone() } else { other.space.elsewhere() };
+        self
+    }
+
+    pub(super) const fn space(&self) -> &Space {
+        &self.space
     }
 
     /// The directory itself.
