@@ -8,6 +8,7 @@ pub mod client;
 pub mod digest;
 pub mod limits;
 pub mod progress;
+pub mod sandbox;
 pub mod server;
 pub mod session;
 pub mod store;

@@ -25,9 +25,6 @@ pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 /// Payload of an abort frame: one reply line with a short text.
 pub const ABORT_BYTES_MAX: u32 = 1024;
 
-/// A message of a login, in bytes: a name, two nonces and a proof take 200.
-pub const LOGIN_DATA_BYTES_MAX: usize = 1024;
-
 /// What a client that registers sends in place of a password, or an invite, in bytes.
 pub const VERIFIER_BYTES_MAX: usize = 256;
 
@@ -217,6 +214,9 @@ pub const REGISTRATION_WINDOW: Duration = Duration::from_secs(3600);
 
 /// The code of an invite, in bytes: those that are made have 20.
 pub const INVITE_BYTES_MAX: usize = 64;
+
+/// A user file, in bytes: some 50,000 users.
+pub const USER_FILE_BYTES_MAX: usize = 16 << 20;
 
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);

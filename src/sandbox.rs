@@ -8,7 +8,8 @@ use std::{fmt, path::PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    PathFdError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus,
 };
 
 /// What the process may touch from now on.
@@ -46,6 +47,17 @@ impl fmt::Display for Layer {
     }
 }
 
+/// The sandbox can't be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Landlock.
+    #[error("Landlock: {0}")]
+    Rules(#[from] RulesetError),
+    /// A path that was to be left open.
+    #[error("Landlock: {0}")]
+    Path(#[from] PathFdError),
+}
+
 /// Where programs, and what they need to run, are.
 const SYSTEM: [&str; 12] = [
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys",
@@ -61,7 +73,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// A listed path can't be opened, or the kernel has Landlock and refuses it all the same.
-    pub fn enter(&self) -> Result<Layer, RulesetError> {
+    pub fn enter(&self) -> Result<Layer, SandboxError> {
         // The first version lets nobody rename from one folder to another: no file could ever be
         // made visible.
         let has_rename = Ruleset::default()
@@ -74,11 +86,8 @@ impl Sandbox {
         let abi = ABI::V5;
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(abi))?;
         let ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
-        let ruleset = if self.programs {
-            ruleset
-        } else {
-            ruleset.handle_access(AccessNet::ConnectTcp)?
-        };
+        let ruleset =
+            if self.programs { ruleset } else { ruleset.handle_access(AccessNet::ConnectTcp)? };
         let mut rules = ruleset.create()?;
         for path in &self.writable {
             let access = AccessFs::from_all(abi) & !AccessFs::Execute;

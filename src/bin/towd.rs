@@ -14,7 +14,7 @@ use clap::{ArgAction, Parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use towpath::{
     limits::KEEP_PARTIALS,
-    server::{Config, Server, StartError},
+    server::{Access, Config, Logins, Server, Settings, StartError},
 };
 
 /// Serves a folder for transfers that survive broken lines.
@@ -35,6 +35,9 @@ struct Flags {
     /// last byte, such as 12h or 7d
     #[arg(long, value_name = "TIME", default_value_t = humantime::Duration::from(KEEP_PARTIALS))]
     keep_partials: humantime::Duration,
+    /// Let everybody who reaches the port do everything below the root
+    #[arg(long)]
+    no_login: bool,
     /// Log connections and replies as well
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
@@ -66,7 +69,18 @@ fn run(flags: &Flags) -> Result<(), StartError> {
     let server = Server::bind(&Config {
         root: flags.root.clone(),
         listen: flags.listen.clone(),
-        keep_partials: Duration::from(flags.keep_partials),
+        settings: Settings {
+            access: match flags.no_login {
+                true => Access::Everybody,
+                false => Access::Logins(Logins::new(
+                    flags.root.join(".tow/users"),
+                    flags.root.join(".tow/invites"),
+                )),
+            },
+            keep_partials: Duration::from(flags.keep_partials),
+            ..Settings::default()
+        },
+        reload: None,
         handle_signals: true,
     })?;
     for address in server.addresses() {

@@ -53,8 +53,8 @@ pub struct QuotaInfo {
     pub files: Option<u64>,
     /// Files and folders that it may have.
     pub max_files: Option<u64>,
-    /// Bytes that are free on the file system.
-    pub free_bytes: u64,
+    /// Bytes that are free on the file system, where that is known.
+    pub free_bytes: Option<u64>,
 }
 
 /// An action that may be run.
@@ -76,7 +76,8 @@ pub struct Ping {
 
 impl ActionInfo {
     fn read(reply: &Reply) -> Result<Self, ClientError> {
-        let words = |key| reply.field(key).unwrap_or_default().split(',').filter(|it| !it.is_empty());
+        let words =
+            |key| reply.field(key).unwrap_or_default().split(',').filter(|it| !it.is_empty());
         let about = reply.field("about").and_then(|about| decode(about).ok());
         Ok(Self {
             name: reply.get("name")?,
@@ -228,7 +229,7 @@ impl Client {
             max_bytes: reply.number("max-bytes").ok(),
             files: reply.number("files").ok(),
             max_files: reply.number("max-files").ok(),
-            free_bytes: reply.number("free")?,
+            free_bytes: reply.number("free").ok(),
         })
     }
 

@@ -45,7 +45,7 @@ impl Client {
         let (done, breaks) = self.retry(observer, |observer, gain| {
             let open = |offer: &Offer| {
                 let (size, mtime, tag) = (offer.size, offer.mtime, offer.tag.clone());
-                let upload = Upload { path: name.clone(), size, mtime, tag };
+                let upload = Upload { path: name.clone(), size, mtime, tag, replace: true };
                 let opened = Partial::open(&root, Place::Beside, upload, false);
                 match opened.map_err(|error| ClientError::Local { what: what(), error })? {
                     Opened::Partial(partial, progress, _) => {

@@ -1,7 +1,7 @@
 //! Logging in, and making an account.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{Mutex, PoisonError},
 };
 
@@ -12,7 +12,9 @@ use crate::{
         scram::{ScramClient, ScramError},
     },
     limits::SCRAM_ITERATIONS,
-    wire::{Code, Command, Greeting, Mechanism, Registration, Reply, decode, from_base64, to_base64},
+    wire::{
+        Code, Command, Greeting, Mechanism, Registration, Reply, decode, from_base64, to_base64,
+    },
 };
 
 /// Who logs in, and by what.
@@ -159,7 +161,7 @@ fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
 }
 
 fn no_randomness(error: getrandom::Error) -> ClientError {
-    ClientError::Output { what: "drawing random bytes", error: error.into() }
+    ClientError::Output { what: "drawing random bytes", error: io::Error::other(error) }
 }
 
 /// The message of a challenge; any other reply ends the login.

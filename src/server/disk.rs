@@ -11,9 +11,7 @@ use crate::{
     auth::{Account, Accounts},
     progress::Mark,
     session::{Job, JobId, Outcome},
-    store::{
-        Entry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Worker,
-    },
+    store::{Entry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Worker},
     wire::{Code, PutOffer, Reply, encode},
 };
 
@@ -137,7 +135,7 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Job::Remove(path) => root.remove(&path).map(|()| done()),
         Job::RemoveDir(path) => root.remove_dir(&path).map(|()| done()),
         Job::Move(from, to) => root.rename(&from, &to).map(|()| done()),
-        Job::Quota => root.quota().map(|report| quota_answer(&report)),
+        Job::Quota => root.free_bytes().map(quota_answer),
         // These need more than a home: the reactor does them.
         Job::FindAccount(_)
         | Job::OpenHome(_)
@@ -180,6 +178,14 @@ fn done() -> Outcome {
 
 fn describe(reply: Reply, entry: &Entry) -> Reply {
     reply.with("kind", entry.kind.letter()).with("size", entry.size).with("mtime", entry.mtime)
+}
+
+fn quota_answer(free: Option<u64>) -> Outcome {
+    let reply = Reply::new(Code::Done);
+    Outcome::Answer(vec![match free {
+        Some(free) => reply.with("free", free),
+        None => reply,
+    }])
 }
 
 fn stat_answer(entry: &Entry) -> Outcome {

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     auth::{
-        self, Account, Accounts, Brakes, FileError, InviteFile, ScramVerifier, TooMany, UserName,
-        Watched,
+        Account, Accounts, Brakes, Invites, NameError, ScramVerifier, TooMany, UserName,
+        file::{FileError, Watched, update},
+        scram::VerifierError,
     },
     session::{LoginBegun, Outcome},
     wire::{Code, Greeting, Mechanism, Registration, Reply},
@@ -120,15 +121,17 @@ fn take<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 
 /// The user file, as the disk thread has it.
 #[derive(Debug)]
-pub(super) struct UserFile(Mutex<Watched>);
+pub(super) struct UserFile(Mutex<Watched<Accounts>>);
 
 impl UserFile {
     /// Reads it for the first time.
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
-        Watched::open(path).map(|watched| Self(Mutex::new(watched)))
+        let watched = Watched::open(path)?;
+        warn(&watched);
+        Ok(Self(Mutex::new(watched)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Watched> {
+    fn lock(&self) -> MutexGuard<'_, Watched<Accounts>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -138,10 +141,8 @@ impl UserFile {
         let mut watched = self.lock();
         match watched.refresh() {
             Ok(true) => {
-                for warning in watched.accounts().warnings() {
-                    log::warn!("{}: {warning}", watched.path().display());
-                }
-                Some(watched.accounts())
+                warn(&watched);
+                Some(Arc::clone(watched.current()))
             }
             Ok(false) => None,
             Err(error) => {
@@ -153,15 +154,16 @@ impl UserFile {
 
     /// The accounts as they were last read.
     pub(super) fn accounts(&self) -> Arc<Accounts> {
-        self.lock().accounts()
+        Arc::clone(self.lock().current())
     }
 }
 
 /// Looks up an account, in the file as it is now.
 pub(super) fn find_account(file: &UserFile, name: &str, not_before: Instant) -> Done {
     let changed = file.refresh();
-    let outcome = match auth::random() {
-        Ok(nonce) => {
+    let mut nonce = [0; 18];
+    let outcome = match getrandom::fill(&mut nonce) {
+        Ok(()) => {
             let candidate = file.accounts().find(name);
             Outcome::AccountFound(Box::new(LoginBegun { candidate, nonce, not_before }))
         }
@@ -178,40 +180,53 @@ pub(super) fn register(
     invite: Option<&str>,
 ) -> Result<UserName, Reply> {
     let malformed = |text: String| Reply::text(Code::Malformed, &text);
-    let name: UserName = name.parse().map_err(|error| malformed(format!("{error}")))?;
-    let scram: ScramVerifier = verifier.parse().map_err(|error| malformed(format!("{error}")))?;
-    let failed = |error: FileError| {
-        log::error!("registration: {error}");
-        Reply::text(Code::Failed, "the account can't be stored")
-    };
+    let name: UserName = name.parse().map_err(|error: NameError| malformed(error.to_string()))?;
+    let scram: ScramVerifier =
+        verifier.parse().map_err(|error: VerifierError| malformed(error.to_string()))?;
     let account = Account { scram: Some(scram), ..logins.new_account(name.clone()) };
-    let added = auth::update(&logins.users, |accounts| {
-        if accounts.contains(&name) {
-            return Err(Reply::text(Code::NameTaken, "somebody has this name already"));
+    let added = update(&logins.users, |accounts: &mut Accounts| {
+        let is_taken = accounts.get(&name).is_some() || accounts.disabled().any(|it| *it == name);
+        if is_taken {
+            let text = "somebody has this name already";
+            return Err(Refused(Reply::text(Code::NameTaken, text)));
         }
         if logins.registration == Registration::Invite {
             use_up(&logins.invites, invite)?;
         }
-        accounts.insert(account);
-        Ok(())
+        if accounts.put(account) {
+            Ok(())
+        } else {
+            let text = "this name is the server's own";
+            Err(Refused(Reply::text(Code::NameTaken, text)))
+        }
     });
-    added.map_err(failed)??;
-    Ok(name)
+    added.map(|()| name).map_err(|Refused(reply)| reply)
 }
 
-fn use_up(invites: &Path, code: Option<&str>) -> Result<(), Reply> {
-    let invalid = || Reply::text(Code::BadInvite, "the invite is not valid, or not any more");
-    let code = code.ok_or_else(|| {
-        Reply::text(Code::BadInvite, "an invite is needed: ask whoever runs the server")
-    })?;
+/// Why a registration came to nothing.
+struct Refused(Reply);
+
+impl From<FileError> for Refused {
+    fn from(error: FileError) -> Self {
+        log::error!("registration: {error}");
+        Self(Reply::text(Code::Failed, "the account can't be stored"))
+    }
+}
+
+fn use_up(invites: &Path, code: Option<&str>) -> Result<(), Refused> {
+    let refused = |text: &str| Refused(Reply::text(Code::BadInvite, text));
+    let code = code.ok_or_else(|| refused("an invite is needed: ask whoever runs the server"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    match InviteFile::new(invites).use_up(code, now) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(invalid()),
-        Err(error) => {
-            log::error!("invites: {error}");
-            Err(Reply::text(Code::Failed, "the invite can't be looked up"))
-        }
+    update(invites, |invites: &mut Invites| {
+        let invalid = |_| refused("the invite is not valid, or not any more");
+        invites.use_up(code, now).map_err(invalid)
+    })
+}
+
+/// Says which users can't log in because their lines make no sense.
+fn warn(watched: &Watched<Accounts>) {
+    for warning in watched.warnings() {
+        log::warn!("user file: {warning}");
     }
 }
 
@@ -221,7 +236,7 @@ pub(super) fn greeting(access: &Access, accounts: Option<&Accounts>) -> Greeting
         return Greeting::default();
     };
     let mut login = vec![Mechanism::ScramSha256];
-    if accounts.is_some_and(Accounts::has_cram_md5) {
+    if accounts.is_some_and(|it| it.iter().any(|account| account.cram_md5.is_some())) {
         login.push(Mechanism::CramMd5);
     }
     if logins.anonymous.is_some() {

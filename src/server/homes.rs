@@ -62,7 +62,7 @@ impl Homes {
         open.retain(|_, home| home.strong_count() > 0);
         let home = if path.is_absolute() { Root::serve(&path) } else { self.root.home(&path) };
         let home = Arc::new(home?);
-        home.keep_free(settings.reserve_bytes);
+        home.set_reserve_bytes(settings.reserve_bytes);
         open.insert(path, Arc::downgrade(&home));
         Ok(home)
     }
@@ -72,10 +72,10 @@ impl Homes {
     pub(super) fn expire(&self, settings: &Settings, accounts: Option<&Accounts>) -> ExpireAll {
         let mut paths = HashSet::new();
         if let Some(accounts) = accounts {
-            paths.extend(accounts.iter().map(home_of));
+            paths.extend(accounts.iter().map(|account| home_of(account)));
         }
         let anonymous = settings.logins().and_then(|logins| logins.anonymous_account());
-        paths.extend(anonymous.iter().map(home_of));
+        paths.extend(anonymous.iter().map(|account| home_of(account)));
         let walk = match accounts {
             Some(_) => None,
             None => begin(Arc::clone(&self.root), settings.keep_partials),
@@ -97,20 +97,24 @@ impl Homes {
         }
         let Some(path) = all.paths.pop() else { return Done::Nothing };
         match self.find(path) {
-            Ok(home) => all.walk = begin(home, all.keep),
+            Ok(Some(home)) => all.walk = begin(home, all.keep),
             // Who has never logged in has no home.
-            Err(StoreError::NotFound) => {}
+            Ok(None) => {}
             Err(error) => log::warn!("looking for expired partials: {error}"),
         }
         Done::Expiring(all)
     }
 
-    fn find(&self, path: PathBuf) -> Result<Arc<Root>, StoreError> {
+    fn find(&self, path: PathBuf) -> Result<Option<Arc<Root>>, StoreError> {
         if let Some(home) = self.lock().get(&path).and_then(Weak::upgrade) {
-            return Ok(home);
+            return Ok(Some(home));
         }
-        let home = if path.is_absolute() { Root::serve(&path) } else { self.root.find_home(&path) };
-        home.map(Arc::new)
+        let home = if path.is_absolute() {
+            Root::serve(&path).map(Some)
+        } else {
+            self.root.home_if_there(&path)
+        };
+        Ok(home?.map(Arc::new))
     }
 }
 

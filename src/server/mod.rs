@@ -37,7 +37,7 @@ use std::{
 use mio::Waker;
 
 pub use self::settings::{Access, Logins, Settings};
-use crate::{auth::FileError, store::StoreError};
+use crate::{auth::file::FileError, store::StoreError};
 use reactor::Reactor;
 
 /// What a server serves, and where.

@@ -103,7 +103,7 @@ impl Reactor {
         let root = Root::serve(&config.root)
             .map_err(|error| StartError::Root { path: config.root.clone(), error })?;
         let root = Arc::new(root);
-        root.keep_free(config.settings.reserve_bytes);
+        root.set_reserve_bytes(config.settings.reserve_bytes);
         let users = config.settings.logins().map(|logins| UserFile::open(&logins.users));
         let users = users.transpose()?.map(Arc::new);
         let accounts = users.as_ref().map(|users| users.accounts());

@@ -4,9 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     auth::{Account, Home, Rights, UserName},
-    limits::{
-        ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, KEEP_PARTIALS, USER_CONNECTIONS_MAX,
-    },
+    limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, KEEP_PARTIALS, USER_CONNECTIONS_MAX},
     wire::Registration,
 };
 

@@ -86,6 +86,9 @@ impl Session {
             Outcome::SourceOpened { .. }
             | Outcome::PartialOpened { .. }
             | Outcome::CommittedBefore { .. }
+            | Outcome::AccountFound(_)
+            | Outcome::HomeOpened { .. }
+            | Outcome::ActionStarted
             | Outcome::Checkpointed
             | Outcome::Answer(_) => {
                 let reply = lost_job();

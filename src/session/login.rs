@@ -5,14 +5,18 @@
 //! unknown name, a locked account and a wrong password take the same steps and get the same
 //! answer.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use super::{
     Action, Job, LoginBegun, Outcome, Session,
     state::{Access, State, Work},
 };
 use crate::{
-    auth::{Account, Candidate, cram::{Challenge, CramResponse}, scram::{ClientFirst, ScramServer}},
+    auth::{
+        Candidate,
+        cram::{Challenge, CramResponse},
+        scram::{ClientFirst, ScramServer},
+    },
     wire::{Code, Command, Mechanism, Reply, encode, from_base64, to_base64},
 };
 

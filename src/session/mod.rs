@@ -28,10 +28,6 @@ mod violation;
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
-use self::{
-    login::Login,
-    state::{Access, Ending, State, Stream, Work},
-};
 pub use self::{
     actions::{Action, Direction, Job, JobId, LoginBegun, Outcome, Report, Verdict},
     discard::Discard,
@@ -40,6 +36,10 @@ pub use self::{
     outgoing::{OfferError, Outgoing, Read},
     state::Wants,
     violation::Violation,
+};
+use self::{
+    login::Login,
+    state::{Access, Ending, State, Stream, Work},
 };
 use crate::{
     auth::Account,

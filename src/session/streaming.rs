@@ -351,6 +351,9 @@ fn checkpointed(outcome: Outcome) -> Result<(), Reply> {
         Outcome::SourceOpened { .. }
         | Outcome::PartialOpened { .. }
         | Outcome::CommittedBefore { .. }
+        | Outcome::AccountFound(_)
+        | Outcome::HomeOpened { .. }
+        | Outcome::ActionStarted
         | Outcome::Committed
         | Outcome::Answer(_) => Err(lost_job()),
     }

@@ -1,6 +1,6 @@
 //! The file of a [journal](super::journal): locked, appended to, cut back, written anew.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
     fs::{FlockOperation, OFlags, flock, fstat},
@@ -200,7 +200,7 @@ impl JournalFile {
         write_all(&file, &bytes, 0, "writing the journal")?;
         sys::fdatasync(&file).doing("syncing the journal")?;
         let (from, to) = (name.as_bytes(), self.name.as_bytes());
-        sys::rename(dir, from, dir, to).doing("renaming the journal")?;
+        sys::rename(dir.as_fd(), from, dir.as_fd(), to).doing("renaming the journal")?;
         (self.file, self.end, self.durable_end) = (file, end, end);
         self.tell(&replay.progress);
         sys::fsync(dir).doing("syncing the directory of partials")

@@ -107,7 +107,7 @@ impl Root {
             }
             next = name.next_entry_cookie();
             let bare = name.file_name().to_bytes();
-            if bare == b"." || bare == b".." || self.hides(rustix::fd::AsFd::as_fd(&dir), bare) {
+            if bare == b"." || bare == b".." || self.hides(bare) {
                 continue;
             }
             match statat(&dir, bare, AtFlags::SYMLINK_NOFOLLOW) {

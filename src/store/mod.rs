@@ -11,6 +11,7 @@
 
 mod error;
 mod expire;
+mod home;
 mod identity;
 mod journal;
 mod journal_file;
@@ -20,6 +21,7 @@ mod partial;
 mod recover;
 mod root;
 mod source;
+mod space;
 mod sys;
 mod worker;
 
@@ -31,6 +33,6 @@ pub use expire::Expiry;
 pub use identity::Identity;
 pub use listing::{Entry, Kind, Page};
 pub use partial::{Opened, Partial, Place, Upload, partial_name};
-pub use root::Root;
+pub use root::{Root, RootId};
 pub use source::{ReadNow, Source};
 pub use worker::{Panicked, Worker};

@@ -23,7 +23,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, Timespec, Timestamps, fstat, fstatvfs, statat},
+    fs::{AtFlags, Mode, Timespec, Timestamps, fstat, statat},
     io::Errno,
 };
 
@@ -37,6 +37,7 @@ use super::{
     recover,
     root::NOT_REGULAR,
     source::{read_full, read_now},
+    space::Awaited,
     sys,
 };
 use crate::{
@@ -66,6 +67,8 @@ pub struct Upload {
     pub mtime: Mtime,
     /// Which version it is, as its sender says.
     pub tag: Tag,
+    /// Whether it may take the place of a file that is there.
+    pub replace: bool,
 }
 
 /// What opening a partial came to.
@@ -90,6 +93,7 @@ struct Files {
     stem: String,
     data: OwnedFd,
     upload: Upload,
+    awaited: Awaited,
     /// Only the disk thread ever holds it.
     journal: Mutex<JournalFile>,
     /// Nothing may be written any more: the file is visible, or a sync failed.
@@ -108,7 +112,9 @@ impl Partial {
     ///
     /// # Errors
     /// [`StoreError::Busy`] while another writer has it; [`StoreError::NoSpace`] if the rest
-    /// can't fit; [`StoreError::WrongKind`] if a directory has the name.
+    /// can't fit beside what is kept back and what others still receive;
+    /// [`StoreError::WrongKind`] if a directory has the name; [`StoreError::Exists`] if a file has
+    /// it that may not be replaced.
     pub fn open(
         root: &Arc<Root>,
         place: Place,
@@ -116,7 +122,7 @@ impl Partial {
         fresh: bool,
     ) -> Result<Opened, StoreError> {
         let (target_dir, target) = root.parent(&upload.path)?;
-        check_target(&target_dir, target)?;
+        let is_there = check_target(&target_dir, target)?;
         let prefix = if place == Place::Beside { ".tow-" } else { "" };
         let stem = format!("{prefix}{}", partial_name(&upload.path));
         let dir = match place {
@@ -142,6 +148,12 @@ impl Partial {
             }
             return Ok(Opened::Committed(receipt.root, receipt.md5));
         }
+        if is_there && !upload.replace {
+            if journal_is_new {
+                let _ = sys::unlink(&dir, &format!("{stem}.journal"));
+            }
+            return Err(StoreError::Exists);
+        }
         let (data, data_is_new) = open_or_make(&dir, &format!("{stem}.data"))?;
         if fresh || data_is_new {
             replay = None;
@@ -159,7 +171,7 @@ impl Partial {
                 (progress, upload.tag.clone())
             }
         };
-        check_space(&dir, &progress)?;
+        let awaited = root.space().claim(&dir, &progress)?;
         let files = Files {
             root: Arc::clone(root),
             place,
@@ -167,6 +179,7 @@ impl Partial {
             stem,
             data,
             upload,
+            awaited,
             journal: Mutex::new(journal),
             closed: AtomicBool::new(false),
         };
@@ -187,7 +200,9 @@ impl Partial {
         if offset.saturating_add(bytes.len() as u64) > files.upload.size {
             return Err(StoreError::Io { doing: "writing beyond the end", errno: Errno::INVAL });
         }
-        write_all(&files.data, bytes, offset, "writing")
+        write_all(&files.data, bytes, offset, "writing")?;
+        files.awaited.came(bytes.len() as u64);
+        Ok(())
     }
 
     /// Reads back what is in memory, without waiting for a disk.
@@ -238,6 +253,8 @@ impl Partial {
     ///
     /// # Errors
     /// Whatever the system says; the target is then as before, unless only the last sync failed.
+    /// [`StoreError::Exists`] if a file that may not be replaced has appeared meanwhile: what was
+    /// received is kept.
     pub fn commit(
         &self,
         mark: Mark,
@@ -259,8 +276,10 @@ impl Partial {
             files.sync_and_promise(journal, mark, root, md5)
         })?;
         let data = format!("{}.data", files.stem);
-        sys::rename(&files.dir, data.as_bytes(), &target_dir, target).doing("renaming")?;
+        let rename = if files.upload.replace { sys::rename } else { sys::rename_to_new };
+        rename(files.dir.as_fd(), data.as_bytes(), target_dir.as_fd(), target).doing("renaming")?;
         files.closed.store(true, Ordering::Release);
+        files.awaited.end();
         sys::fsync(&target_dir).doing("syncing the directory")?;
         // The file is there, whatever becomes of what follows: without it, a question for the
         // verdict costs a look at the file's bytes, or a journal stays behind.
@@ -309,7 +328,9 @@ impl Files {
     /// since the partial was opened.
     fn prepare_target(&self) -> Result<(OwnedFd, &[u8]), StoreError> {
         let (target_dir, target) = self.root.parent(&self.upload.path)?;
-        check_target(&target_dir, target)?;
+        if check_target(&target_dir, target)? && !self.upload.replace {
+            return Err(StoreError::Exists);
+        }
         self.set_attributes()?;
         Ok((target_dir, target))
     }
@@ -352,16 +373,16 @@ impl Files {
     }
 }
 
-/// Whether a file may take the place of what has the target's name.
-fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<(), StoreError> {
+/// Whether a file has the target's name; anything else that has it can't be replaced.
+fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<bool, StoreError> {
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => match Kind::of(&stat) {
-            Kind::File => Ok(()),
+            Kind::File => Ok(true),
             Kind::Directory => Err(StoreError::WrongKind("a directory has this name")),
             Kind::Link => Err(StoreError::WrongKind("a link has this name")),
             Kind::Other => Err(NOT_REGULAR),
         },
-        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(StoreError::from_errno("looking at the target", errno)),
     }
 }
@@ -375,21 +396,6 @@ fn check_device(dir: &OwnedFd, target_dir: &OwnedFd) -> Result<(), StoreError> {
         let text = "its directory is on another file system than the root";
         Err(StoreError::WrongKind(text))
     }
-}
-
-fn check_space(dir: &OwnedFd, progress: &Progress) -> Result<(), StoreError> {
-    let space = fstatvfs(dir).doing("asking for free space")?;
-    // A file system without a size does not say how much is free.
-    if space.f_blocks == 0 {
-        return Ok(());
-    }
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    let needed = progress.size().saturating_sub(progress.good_bytes());
-    if needed > free {
-        let text = format!("{needed} bytes are needed, {free} are free");
-        return Err(StoreError::NoSpace(text));
-    }
-    Ok(())
 }
 
 /// Mode of a finished file: what the umask leaves, never executable.

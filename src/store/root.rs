@@ -17,10 +17,13 @@ use super::{
     StoreError,
     error::Doing,
     listing::{Entry, Kind},
+    own::duplicate,
+    space::Space,
 };
 use crate::wire::RemotePath;
 
-/// The folder of partials and journals, beneath the root. [`RemotePath`] refuses its name.
+/// The folder of partials and journals, beneath a served root. [`RemotePath`] refuses its name at
+/// any depth, since the home of another account may lie within.
 const INTERNAL: &str = ".tow";
 
 /// Where partials are, within it.
@@ -32,6 +35,9 @@ const LINKS_MAX: usize = 8;
 /// How often the kernel is asked again if a rename beside it kept it from resolving a path.
 const RESOLVE_TRIES: usize = 128;
 
+/// Tells one root from another.
+pub type RootId = (u64, u64);
+
 /// A directory beneath which paths are resolved by the kernel: no `..`, no link and no rename
 /// leads out of it.
 #[derive(Debug)]
@@ -39,6 +45,7 @@ pub struct Root {
     dir: OwnedFd,
     identity: (u64, u64),
     internal: Option<Internal>,
+    space: Space,
 }
 
 /// The folder that no path reaches, by whatever name or link.
@@ -55,9 +62,49 @@ impl Root {
     /// # Errors
     /// Whatever `open` says.
     pub fn plain(path: &Path) -> Result<Self, StoreError> {
-        let dir = openat(CWD, path, DIRECTORY, Mode::empty()).doing("opening the directory")?;
+        Self::of(openat(CWD, path, DIRECTORY, Mode::empty()).doing("opening the directory")?)
+    }
+
+    /// A root without internal folders.
+    pub(super) fn of(dir: OwnedFd) -> Result<Self, StoreError> {
         let identity = identity(dir.as_fd())?;
-        Ok(Self { dir, identity, internal: None })
+        Ok(Self { dir, identity, internal: None, space: Space::default() })
+    }
+
+    /// Keeps back so many bytes of free space from uploads, here and in the homes that are opened
+    /// beneath this root. It counts for uploads that begin, or go on, from now on.
+    pub fn set_reserve_bytes(&self, bytes: u64) {
+        self.space.set_reserve(bytes);
+    }
+
+    /// Shares the reserve of another root and, on the same file system, its free space.
+    pub(super) fn sharing_space_of(mut self, other: &Self) -> Self {
+        let is_same = self.identity.0 == other.identity.0;
+        self.space = if is_same { other.space.clone() } else { other.space.elsewhere() };
+        self
+    }
+
+    /// Bytes that uploads may take here; `None` where the file system does not say.
+    ///
+    /// # Errors
+    /// Whatever `fstatvfs` says.
+    pub fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.space.free_bytes(&self.dir)
+    }
+
+    pub(super) const fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// The directory itself.
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Which directory it is, whatever its name: device and inode.
+    #[must_use]
+    pub const fn id(&self) -> RootId {
+        self.identity
     }
 
     /// Opens the root of a server and makes it, and its internal folders, if they are absent.
@@ -70,17 +117,25 @@ impl Root {
             Err(Errno::EXIST) => false,
             Err(errno) => return Err(StoreError::from_errno("making the root", errno)),
         };
-        let mut root = Self::plain(path)?;
+        let root = Self::plain(path)?;
         if is_new {
             let parent = openat(&root.dir, "..", DIRECTORY, Mode::empty());
             let parent = parent.doing("opening the root's directory")?;
             fsync(parent).doing("syncing the root's directory")?;
         }
-        let internal = internal_dir(root.dir.as_fd(), INTERNAL)?;
-        let partials = internal_dir(internal.as_fd(), PARTIALS)?;
+        root.with_internal(internal_dir)
+    }
+
+    /// Adds the internal folders, as `open` opens or makes them.
+    pub(super) fn with_internal(
+        mut self,
+        open: impl Fn(BorrowedFd<'_>, &str) -> Result<OwnedFd, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let internal = open(self.dir.as_fd(), INTERNAL)?;
+        let partials = open(internal.as_fd(), PARTIALS)?;
         let identities = [identity(internal.as_fd())?, identity(partials.as_fd())?];
-        root.internal = Some(Internal { partials, identities });
-        Ok(root)
+        self.internal = Some(Internal { partials, identities });
+        Ok(self)
     }
 
     /// Where the partials are, if this root has a place for them.
@@ -90,20 +145,56 @@ impl Root {
 
     /// Opens a directory.
     pub(super) fn open_dir(&self, path: &[u8]) -> Result<OwnedFd, StoreError> {
+        if path.split(|&byte| byte == b'/').any(|name| self.hides(name)) {
+            return Err(StoreError::NotFound);
+        }
         let path = if path.is_empty() { &b"."[..] } else { path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let open = || openat2(&self.dir, path, DIRECTORY, Mode::empty(), resolve);
-        // The kernel does not vouch for `..` in a link while something is renamed.
-        let dir = (1..RESOLVE_TRIES)
-            .map(|_| open())
-            .find(|opened| !matches!(opened, Err(Errno::AGAIN | Errno::INTR)));
-        let dir = dir.unwrap_or_else(open).doing("opening")?;
+        let dir = match self.resolve(path, ResolveFlags::NO_SYMLINKS) {
+            Err(Errno::LOOP) => {
+                let dir = self.resolve(path, ResolveFlags::empty()).doing("opening")?;
+                self.check_no_internal_above(&dir)?;
+                dir
+            }
+            dir => dir.doing("opening")?,
+        };
         if let Some(internal) = &self.internal
             && internal.identities.contains(&identity(dir.as_fd())?)
         {
             return Err(StoreError::NotFound);
         }
         Ok(dir)
+    }
+
+    /// Has the kernel resolve the path of a directory.
+    pub(super) fn resolve(&self, path: &[u8], also: ResolveFlags) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | also;
+        let open = || openat2(&self.dir, path, DIRECTORY, Mode::empty(), resolve);
+        // The kernel does not vouch for `..` in a link while something is renamed.
+        (1..RESOLVE_TRIES)
+            .map(|_| open())
+            .find(|opened| !matches!(opened, Err(Errno::AGAIN | Errno::INTR)))
+            .unwrap_or_else(open)
+    }
+
+    /// A link may have named an internal folder, of this root or of a home within: whatever lies
+    /// in one is not there. Looks at every directory from `dir` up to the root.
+    fn check_no_internal_above(&self, dir: &OwnedFd) -> Result<(), StoreError> {
+        if self.internal.is_none() {
+            return Ok(());
+        }
+        let mut below = identity(dir.as_fd())?;
+        let mut dir = duplicate(dir)?;
+        while below != self.identity {
+            dir = openat(&dir, "..", DIRECTORY, Mode::empty()).doing("opening")?;
+            let here = identity(dir.as_fd())?;
+            let internal = statat(&dir, INTERNAL, AtFlags::SYMLINK_NOFOLLOW);
+            // The second is the system's root: it was moved out since it was opened.
+            if internal.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == below) || here == below {
+                return Err(StoreError::NotFound);
+            }
+            below = here;
+        }
+        Ok(())
     }
 
     /// Opens a regular file to be read; whatever else it may be is refused without waiting for
@@ -158,7 +249,7 @@ impl Root {
                 last.to_vec()
             };
             dir = self.open_dir(&way)?;
-            self.check_hidden(&dir, &name)?;
+            self.check_hidden(&name)?;
         }
         Err(StoreError::Denied)
     }
@@ -170,13 +261,13 @@ impl Root {
     ) -> Result<(OwnedFd, &'a [u8]), StoreError> {
         let (parent, name) = path.split().ok_or(StoreError::WrongKind("it is the root"))?;
         let dir = self.open_dir(parent)?;
-        self.check_hidden(&dir, name)?;
+        self.check_hidden(name)?;
         Ok((dir, name))
     }
 
-    /// A way through a link may lead back to the root: the internal folder is not there either.
-    fn check_hidden(&self, dir: &OwnedFd, name: &[u8]) -> Result<(), StoreError> {
-        if self.hides(dir.as_fd(), name) {
+    /// A link may end with a name that no path may have.
+    fn check_hidden(&self, name: &[u8]) -> Result<(), StoreError> {
+        if self.hides(name) {
             return Err(StoreError::NotFound);
         }
         Ok(())
@@ -264,24 +355,28 @@ impl Root {
         fsync(&from_dir).doing("syncing the directory")
     }
 
-    /// Whether a name is the internal folder's, at the root.
-    pub(super) fn hides(&self, dir: BorrowedFd<'_>, name: &[u8]) -> bool {
-        name == INTERNAL.as_bytes()
-            && self.internal.is_some()
-            && identity(dir).is_ok_and(|dir| dir == self.identity)
+    /// Whether a name is that of an internal folder, which a served root has nowhere to show.
+    pub(super) fn hides(&self, name: &[u8]) -> bool {
+        name == INTERNAL.as_bytes() && self.internal.is_some()
     }
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 pub(super) const NOT_REGULAR: StoreError = StoreError::WrongKind("not a regular file");
 
-fn internal_dir(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, StoreError> {
+/// Opens an internal folder, or makes it.
+pub(super) fn internal_dir(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, StoreError> {
     match mkdirat(parent, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(StoreError::from_errno("making .tow", errno)),
     }
     // Also if it was there: whoever made it may not have lived to do this.
     fsync(parent).doing("syncing the root")?;
+    internal_if_there(parent, name)
+}
+
+/// Opens an internal folder.
+pub(super) fn internal_if_there(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, StoreError> {
     // A link planted in its place is not followed, a folder of somebody else is not used.
     let dir = openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
     let dir = dir.doing("opening .tow")?;
@@ -293,7 +388,7 @@ fn internal_dir(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, StoreErro
 }
 
 /// Device and inode: which directory this is, whatever its name.
-fn identity(dir: BorrowedFd<'_>) -> Result<(u64, u64), StoreError> {
+pub(super) fn identity(dir: BorrowedFd<'_>) -> Result<(u64, u64), StoreError> {
     let stat = fstat(dir).doing("looking at a directory")?;
     Ok((stat.st_dev, stat.st_ino))
 }

@@ -1,10 +1,10 @@
 //! The calls by which the store changes what is on the disk, and those that make it durable. All in
 //! one place, so that tests can watch them, and make any of them fail.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{self, AtFlags, Mode, OFlags, Timestamps},
+    fs::{self, AtFlags, Mode, OFlags, RenameFlags, Timestamps},
     io::{Result, retry_on_intr},
 };
 
@@ -61,10 +61,28 @@ pub(super) fn futimens(file: &OwnedFd, times: &Timestamps) -> Result<()> {
 }
 
 /// Gives a file another name.
-pub(super) fn rename(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) -> Result<()> {
+pub(super) fn rename(
+    from_dir: BorrowedFd<'_>,
+    from: &[u8],
+    to_dir: BorrowedFd<'_>,
+    to: &[u8],
+) -> Result<()> {
     #[cfg(test)]
-    hook::call(|| Call::Rename)?;
+    hook::rename()?;
     fs::renameat(from_dir, from, to_dir, to)
+}
+
+/// Gives a file another name that nothing has, or fails with `EXIST`. A file system that can't
+/// promise that fails with `INVAL`.
+pub(super) fn rename_to_new(
+    from_dir: BorrowedFd<'_>,
+    from: &[u8],
+    to_dir: BorrowedFd<'_>,
+    to: &[u8],
+) -> Result<()> {
+    #[cfg(test)]
+    hook::rename()?;
+    fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE)
 }
 
 /// Takes a file's name away.

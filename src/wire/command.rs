@@ -358,7 +358,9 @@ impl fmt::Display for Command {
             Self::Remove { path } => write!(f, "rm {path}"),
             Self::RemoveDir { path } => write!(f, "rmdir {path}"),
             Self::Move { from, to } => write!(f, "mv {from} {to}"),
-            Self::Auth { mechanism, initial } if initial.is_empty() => write!(f, "auth {mechanism}"),
+            Self::Auth { mechanism, initial } if initial.is_empty() => {
+                write!(f, "auth {mechanism}")
+            }
             Self::Auth { mechanism, initial } => {
                 write!(f, "auth {mechanism} data={}", to_base64(initial))
             }

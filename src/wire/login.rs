@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
 use super::{VERSION, reply::ReplyError};
-use crate::limits::LOGIN_DATA_BYTES_MAX;
+use crate::limits::LOGIN_MESSAGE_BYTES_MAX;
 
 /// A way to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +120,10 @@ pub fn to_base64(bytes: &[u8]) -> String {
     STANDARD_NO_PAD.encode(bytes)
 }
 
-/// The message, if it is one and not longer than [`LOGIN_DATA_BYTES_MAX`].
+/// The message, if it is one and not longer than [`LOGIN_MESSAGE_BYTES_MAX`].
 #[must_use]
 pub fn from_base64(word: &str) -> Option<Vec<u8>> {
-    let fits = word.len() <= LOGIN_DATA_BYTES_MAX.div_ceil(3) * 4;
+    let fits = word.len() <= LOGIN_MESSAGE_BYTES_MAX.div_ceil(3) * 4;
     fits.then(|| STANDARD_NO_PAD.decode(word).ok()).flatten()
 }
 
@@ -156,7 +156,9 @@ mod tests {
 
     #[test]
     fn a_message_is_refused_only_beyond_its_limit() {
-        for (length, fits) in [(LOGIN_DATA_BYTES_MAX, true), (LOGIN_DATA_BYTES_MAX + 3, false)] {
+        for (length, fits) in
+            [(LOGIN_MESSAGE_BYTES_MAX, true), (LOGIN_MESSAGE_BYTES_MAX + 3, false)]
+        {
             let bytes = vec![7; length];
             assert_eq!(from_base64(&to_base64(&bytes)), fits.then_some(bytes), "{length}");
         }

@@ -190,6 +190,13 @@ fn stderr_path(home: &TestDir) -> PathBuf {
     home.join("towd.stderr")
 }
 
+/// Most tests are about transfers and need no logins: they say nothing of them.
+fn access_of(args: &[OsString]) -> Option<&'static str> {
+    let about_logins = ["--users", "--config", "--login"];
+    let says = args.iter().any(|arg| about_logins.iter().any(|flag| arg == flag));
+    (!says).then_some("--no-login")
+}
+
 fn spawn_towd(
     home: &TestDir,
     root: &Path,
@@ -206,6 +213,7 @@ fn spawn_towd(
         .arg("--root")
         .arg(root)
         .args(["--listen", listen])
+        .args(access_of(args))
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

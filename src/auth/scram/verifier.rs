@@ -123,8 +123,10 @@ impl FromStr for ScramVerifier {
 }
 
 impl ScramVerifier {
-    /// The line of the user file; not a `Display`, since it does not belong anywhere else.
-    pub(in crate::auth) fn to_text(&self) -> String {
+    /// Its form in the user file, and in a registration; not a `Display`, since it does not belong
+    /// anywhere else.
+    #[must_use]
+    pub fn to_text(&self) -> String {
         let [salt, stored, server] = [self.salt(), &self.stored_key, &self.server_key]
             .map(|bytes| STANDARD_NO_PAD.encode(bytes));
         format!("{}:{salt}:{stored}:{server}", self.iterations)

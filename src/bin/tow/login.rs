@@ -71,9 +71,7 @@ fn password(
 ) -> Result<Password, Failure> {
     let text = match (&cli.password_file, env::var_os(VARIABLE)) {
         (Some(path), _) => from_file(path),
-        (None, Some(value)) => {
-            value.into_string().map_err(|_| format!("{VARIABLE} is not UTF-8"))
-        }
+        (None, Some(value)) => value.into_string().map_err(|_| format!("{VARIABLE} is not UTF-8")),
         (None, None) => prompt(),
     };
     let text = text.map_err(Failure::Local)?;

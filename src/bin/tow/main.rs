@@ -60,9 +60,7 @@ fn run(cli: &Cli, stop: Stop) -> Result<Exit, Failure> {
         Action::Rm { url } => files::remove(&context, url),
         Action::Rmdir { url } => files::remove_dir(&context, url),
         Action::Mv { from, to } => files::rename(&context, from, to),
-        Action::Register { invite, url } => {
-            login::register(&context, cli, url, invite.as_deref())
-        }
+        Action::Register { invite, url } => login::register(&context, cli, url, invite.as_deref()),
         Action::Whoami { url } => show::whoami(&context, url),
         Action::Quota { url } => show::quota(&context, url),
         Action::Run { url, name: None, .. } => run::list(&context, url),

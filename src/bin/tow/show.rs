@@ -125,7 +125,9 @@ pub(crate) fn quota(context: &Context, url: &Url) -> Result<Exit, Failure> {
     if let (Some(files), Some(most)) = (quota.files, quota.max_files) {
         lines.push(format!("{files} of {most} files and folders"));
     }
-    lines.push(format!("{} free on the server", bytes(quota.free_bytes)));
+    if let Some(free) = quota.free_bytes {
+        lines.push(format!("{} free on the server", bytes(free)));
+    }
     finish(writeln!(io::stdout(), "{}", lines.join("\n")))
 }
 

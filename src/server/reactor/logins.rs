@@ -110,7 +110,8 @@ impl Reactor {
         }
         self.disk.submit(Ticket::Session(token, id), move || {
             let logins = settings.logins().ok_or_else(|| Reply::new(Code::RegistrationClosed));
-            let made = logins.and_then(|it| gate::register(it, &name, &verifier, invite.as_deref()));
+            let made =
+                logins.and_then(|it| gate::register(it, &name, &verifier, invite.as_deref()));
             Done::Session(
                 match made {
                     Ok(name) => {
@@ -145,7 +146,7 @@ impl Reactor {
             if account.name.is_anonymous() {
                 continue;
             }
-            let account = accounts.get(&account.name).filter(|account| !account.locked);
+            let account = accounts.get(&account.name).filter(|account| !account.locked).cloned();
             connection.session.handle_account(account, now);
             enqueue(&mut self.ready, connection);
         }

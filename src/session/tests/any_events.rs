@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::{
     driver::{Disk, Rng, data_frame, receive_in_session},
-    scenario::{Scenario, end_frame, opened, progress_of, put_line, segment_frame},
+    scenario::{
+        Scenario, end_frame, found, home_opened, opened, progress_of, put_line, segment_frame,
+    },
 };
 use crate::{
     digest::{LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
@@ -32,6 +34,11 @@ fn no_order_of_events_makes_a_session_panic_or_contradict_itself() {
         }
         std::mem::forget(told);
     }
+}
+
+/// Whether a job opens something that belongs to the connection.
+const fn opens(job: &Job) -> bool {
+    matches!(job, Job::OpenSource(_) | Job::OpenPartial { .. } | Job::Run { .. })
 }
 
 struct Told(u64);
@@ -76,8 +83,10 @@ impl Chaos {
     fn new(mut rng: Rng) -> Self {
         let size = rng.pick(&SIZES);
         let progress = progress_of(&source(size.min(3 * LEAF_BYTES)), rng.below(4));
-        let (scenario, open) = match rng.below(7) {
+        let (scenario, open) = match rng.below(9) {
             0 => (Scenario::new(), false),
+            7 => (Scenario::nobody(), false),
+            8 => (Scenario::to_running(), true),
             1 => (Scenario::to_await_offset_get(size), true),
             2 => (Scenario::to_await_offset_put(progress), true),
             3 => (Scenario::to_streaming_out(size), true),
@@ -119,6 +128,7 @@ impl Chaos {
                 self.session.handle_timeout(self.now);
             }
             22 => self.session.handle_moved(self.now),
+            23 if self.rng.one_in(2) => self.session.handle_action_ended(self.now),
             _ => self.failure(),
         }
     }
@@ -142,7 +152,11 @@ impl Chaos {
 
     fn any_line(&mut self) -> String {
         let (n, m) = (self.any_number(), self.any_number() / SEGMENT_BYTES);
-        match self.rng.below(20) {
+        match self.rng.below(24) {
+            20 => "auth scram-sha-256 data=biwsbj1hbm4scj1hYmM".to_owned(),
+            21 => self.rng.pick(&["auth anonymous", "auth cram-md5 data=YW5u", "run a"]).to_owned(),
+            22 => "register ann scram=x".to_owned(),
+            23 => "334 data=YQ".to_owned(),
             0 => "get /f".to_owned(),
             1 => "get /f digest=md5".to_owned(),
             2 => put_line(n, ""),
@@ -254,7 +268,7 @@ impl Chaos {
                 self.open = !self.session.is_closed();
                 Outcome::CommittedBefore { root: Md5Digest::of(b""), md5: None }
             }
-            Job::OpenPartial { offer, fresh } => {
+            Job::OpenPartial { offer, fresh, .. } => {
                 self.open = true;
                 let have = if fresh || offer.size > 3 * LEAF_BYTES { 0 } else { self.rng.below(4) };
                 let mut progress = Progress::new(offer.size);
@@ -266,6 +280,15 @@ impl Chaos {
                 }
                 Outcome::PartialOpened { progress, tag: Some("t".parse().unwrap()) }
             }
+            Job::Run { .. } => {
+                self.open = true;
+                Outcome::ActionStarted
+            }
+            Job::FindAccount(name) => {
+                let not_before = self.now + Duration::from_secs(self.rng.below(3));
+                found(&name, not_before)
+            }
+            Job::OpenHome(account) => home_opened(account),
             Job::Checkpoint(_) => Outcome::Checkpointed,
             Job::Commit { .. } => {
                 self.may_say_identical = true;
@@ -276,7 +299,10 @@ impl Chaos {
             | Job::MakeDir(_)
             | Job::Remove(_)
             | Job::RemoveDir(_)
-            | Job::Move(..) => Outcome::Answer(vec![Reply::new(Code::Done)]),
+            | Job::Move(..)
+            | Job::Register { .. }
+            | Job::Quota
+            | Job::Actions => Outcome::Answer(vec![Reply::new(Code::Done)]),
         }
     }
 
@@ -311,7 +337,7 @@ impl Chaos {
                     assert!(!identical || self.may_say_identical, "226 without a commit");
                 }
                 Action::Start(id, job) => {
-                    let opens = matches!(job, Job::OpenSource(_) | Job::OpenPartial { .. });
+                    let opens = opens(&job);
                     let stays = !self.open || self.confused;
                     assert!(!opens || stays, "opens a file while another is open");
                     if opens || matches!(job, Job::Commit { .. }) {
@@ -324,6 +350,7 @@ impl Chaos {
                     self.open = false;
                 }
                 Action::Report(report) => assert!(report.bytes <= FILE_BYTES_MAX),
+                Action::LoginFailed(_) | Action::EndAction | Action::Pulse => {}
                 Action::Close => self.closed = true,
             }
         }
@@ -335,10 +362,7 @@ impl Chaos {
             assert!(left > 0 && wants == Wants::Nothing && !sends);
         }
         if self.session.is_closed() {
-            let awaited = self
-                .jobs
-                .iter()
-                .any(|(_, job)| matches!(job, Job::OpenSource(_) | Job::OpenPartial { .. }));
+            let awaited = self.jobs.iter().any(|(_, job)| opens(job));
             assert!(!self.open || self.confused || awaited, "an end that leaves a file open");
             assert_eq!(wants, Wants::Nothing);
         }

@@ -8,6 +8,7 @@ mod simulation;
 mod state_await_command;
 mod state_await_digest;
 mod state_await_offset;
+mod state_login;
 mod state_streaming;
 
 use std::time::Instant as Moment;

@@ -1,17 +1,21 @@
 //! A session that is already in the state that a test is about.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     begin,
     driver::{Disk, at, data_frame, digest_of, receive_in_session},
 };
 use crate::{
+    auth::{Account, Accounts, CramVerifier, Password, Rights, ScramVerifier, UserName},
     digest::{Engine, Md5Digest, RootHasher, SEGMENT_BYTES},
-    limits::{ANSWER_DEADLINE, IDLE_DEADLINE, STALL_DEADLINE},
+    limits::{ANSWER_DEADLINE, IDLE_DEADLINE, SCRAM_ITERATIONS_MIN, STALL_DEADLINE},
     progress::{Progress, segment_count, segment_length},
-    session::{Action, Job, JobId, Outcome, Session, run_jobs},
-    wire::{Code, Frame, Mtime, Reply, frame_bytes},
+    session::{Action, Job, JobId, LoginBegun, Outcome, Session, run_jobs},
+    wire::{Code, Frame, Greeting, Mechanism, Mtime, Reply, frame_bytes},
 };
 
 /// The deadlines, for tests that let them pass.
@@ -30,8 +34,36 @@ pub(super) struct Scenario {
 
 impl Scenario {
     pub(super) fn new() -> Self {
+        Self::greeted(Greeting::default())
+    }
+
+    /// Nobody is logged in yet.
+    pub(super) fn nobody() -> Self {
+        let login = vec![Mechanism::ScramSha256, Mechanism::CramMd5, Mechanism::Anonymous];
+        Self::greeted(Greeting { login, ..Greeting::default() })
+    }
+
+    /// Somebody with these rights is logged in.
+    pub(super) fn user(rights: Rights) -> Self {
+        let mut scenario = Self::nobody();
+        scenario.line("auth anonymous");
+        let account = Arc::new(Account::new("ann".parse().unwrap(), rights));
+        scenario.done(Outcome::HomeOpened { account, banner: None });
+        scenario.said.clear();
+        scenario
+    }
+
+    /// An action runs.
+    pub(super) fn to_running() -> Self {
+        let mut scenario = Self::user(Rights::ALL);
+        scenario.line("run disk arg=/").done(Outcome::ActionStarted);
+        assert_eq!(scenario.said(), ["start Run", "210"]);
+        scenario
+    }
+
+    fn greeted(greeting: Greeting) -> Self {
         let now = begin();
-        let session = Session::new(now);
+        let session = Session::new(Arc::new(greeting), now);
         let mut scenario =
             Self { session, now, disk: Disk::new(), jobs: Vec::new(), said: Vec::new() };
         scenario.act();
@@ -184,6 +216,9 @@ impl Scenario {
                 Action::Release(None) => "release".to_owned(),
                 Action::Release(Some(_)) => "release mark".to_owned(),
                 Action::Report(report) => format!("report {:?}", report.direction),
+                Action::LoginFailed(name) => format!("login failed {name}"),
+                Action::EndAction => "end action".to_owned(),
+                Action::Pulse => "pulse".to_owned(),
                 Action::Close => "close".to_owned(),
             });
         }
@@ -193,6 +228,31 @@ impl Scenario {
 pub(super) fn put_line(size: u64, more: &str) -> String {
     let owner = "00000000000000000000000000000001";
     format!("put /f size={size} mtime=0.000000000 tag=t owner={owner}{more}")
+}
+
+pub(super) const PASSWORD: &str = "a right password";
+
+/// What the user file comes to for a name: there is ann, who has [`PASSWORD`], and bob, who is
+/// locked.
+pub(super) fn found(name: &str, not_before: Instant) -> Outcome {
+    let password = Password::new(PASSWORD).unwrap();
+    let mut accounts = Accounts::new([7; 32]);
+    for (user, locked) in [("ann", false), ("bob", true)] {
+        let account = Account {
+            scram: Some(ScramVerifier::new(&password, [1; 16], SCRAM_ITERATIONS_MIN)),
+            cram_md5: Some(CramVerifier::new(&password)),
+            locked,
+            ..Account::new(user.parse().unwrap(), Rights::READ)
+        };
+        assert!(accounts.put(account));
+    }
+    let (candidate, nonce) = (accounts.find(name), [9; 18]);
+    Outcome::AccountFound(Box::new(LoginBegun { candidate, nonce, not_before }))
+}
+
+pub(super) fn home_opened(account: Option<Arc<Account>>) -> Outcome {
+    let nobody = || Arc::new(Account::new(UserName::anonymous(), Rights::READ));
+    Outcome::HomeOpened { account: account.unwrap_or_else(nobody), banner: None }
 }
 
 pub(super) fn opened(size: u64) -> Outcome {

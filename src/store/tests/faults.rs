@@ -23,21 +23,24 @@ fn attempt(store: &Store, upload: &Upload, source: &[u8]) -> Result<(), StoreErr
     receiver.commit(source)
 }
 
-fn every_call_fails(place: fn() -> Store, fault: fn(u32, Errno) -> Fault) {
-    let old = b"old".to_vec();
+/// With an older file to replace, or without.
+fn every_call_fails(place: fn() -> Store, fault: fn(u32, Errno) -> Fault, replace: bool) {
+    let old = if replace { b"old".to_vec() } else { Vec::new() };
     let source = bytes(20, 6 * LEAF + 1);
-    let upload = upload("f", "a", &source);
+    let upload = Upload { replace, ..upload("f", "a", &source) };
     for errno in [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::ROFS] {
         for n in 0.. {
             let store = place();
-            fs::write(store.at("f"), &old).unwrap();
+            if replace {
+                fs::write(store.at("f"), &old).unwrap();
+            }
             let mut receiver = store.open(&upload);
             receiver.receive(&source, 2).unwrap();
             receiver.checkpoint().unwrap();
             drop(receiver);
 
             let (outcome, hit) = with_fault(fault(n, errno), || attempt(&store, &upload, &source));
-            let visible = read(store.at("f"));
+            let visible = fs::read(store.at("f")).unwrap_or_default();
             if outcome.is_ok() {
                 assert_eq!(visible, source, "call {n}, {errno}");
             } else {
@@ -68,13 +71,15 @@ fn every_call_fails(place: fn() -> Store, fault: fn(u32, Errno) -> Fault) {
 
 #[test]
 fn any_call_that_fails_once_leaves_old_or_new_and_a_partial_that_goes_on() {
-    every_call_fails(Store::new, Fault::Nth);
-    every_call_fails(Store::beside, Fault::Nth);
+    every_call_fails(Store::new, Fault::Nth, true);
+    every_call_fails(Store::new, Fault::Nth, false);
+    every_call_fails(Store::beside, Fault::Nth, true);
 }
 
 #[test]
 fn a_disk_that_fails_for_good_leaves_old_or_new_and_a_partial_that_goes_on() {
-    every_call_fails(Store::new, Fault::From);
+    every_call_fails(Store::new, Fault::From, true);
+    every_call_fails(Store::new, Fault::From, false);
 }
 
 /// The first call that is a sync of the data, in a checkpoint.

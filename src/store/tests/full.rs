@@ -96,3 +96,38 @@ fn a_name_on_another_file_system_is_refused_before_the_bytes_come() {
     let _ = Command::new("umount").arg(store.at("d")).status();
     assert!(matches!(refused, Err(StoreError::WrongKind(_))), "{refused:?}");
 }
+
+#[test]
+fn what_is_kept_back_and_what_others_await_is_not_free() {
+    let Some(disk) = Small::mount() else { return };
+    let served = Root::serve(disk.path()).unwrap();
+    let home = |name: &str| Arc::new(served.home(Path::new(name)).unwrap());
+    let (ann, bob) = (home("ann"), home("bob"));
+    let source = bytes(31, 6 * LEAF);
+    let open = |root: &Arc<Root>, name: &str| {
+        Partial::open(root, Place::Internal, upload(name, "a", &source), false)
+    };
+    let refused = |opened: Result<Opened, StoreError>, words: [&str; 2]| match opened {
+        Err(StoreError::NoSpace(text)) => {
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        }
+        opened => panic!("{opened:?}"),
+    };
+    // A MiB has room for two of 384 KiB, not for three.
+    let mut first = Receiver::new(open(&ann, "1").unwrap());
+    let second = open(&bob, "2").unwrap();
+    refused(open(&ann, "3"), ["393216 bytes are needed", "await 786432"]);
+    // What came is not counted twice.
+    first.receive(&source, usize::MAX).unwrap();
+    refused(open(&ann, "3"), ["393216 bytes are needed", "await 393216"]);
+    first.commit(&source).unwrap();
+    drop(first);
+    drop(second);
+    let third = open(&bob, "3").unwrap();
+    drop(third);
+
+    served.set_reserve_bytes(512 << 10);
+    refused(open(&ann, "4"), ["are free", "524288 are kept back"]);
+    served.set_reserve_bytes(0);
+    open(&ann, "4").unwrap();
+}

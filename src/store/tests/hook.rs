@@ -33,6 +33,7 @@ thread_local! {
     static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
     static COUNT: Cell<u32> = const { Cell::new(0) };
     static TORN: Cell<Option<Errno>> = const { Cell::new(None) };
+    static RENAME: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     static TRACE: RefCell<Option<Vec<Call>>> = const { RefCell::new(None) };
 }
 
@@ -55,6 +56,19 @@ pub(in crate::store) fn with_fault<T>(fault: Fault, run: impl FnOnce() -> T) -> 
     TORN.set(None);
     let (Fault::Nth(at, _) | Fault::From(at, _)) = fault;
     (outcome, COUNT.get() > at)
+}
+
+/// Something happens right before the next rename.
+pub(in crate::store) fn before_rename(what: impl FnOnce() + 'static) {
+    RENAME.set(Some(Box::new(what)));
+}
+
+/// A rename is about to be made.
+pub(in crate::store) fn rename() -> Result<(), Errno> {
+    if let Some(what) = RENAME.take() {
+        what();
+    }
+    call(|| Call::Rename)
 }
 
 /// From now on calls are noted.

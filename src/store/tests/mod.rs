@@ -3,6 +3,7 @@
 mod expire;
 mod faults;
 mod full;
+mod home;
 pub(super) mod hook;
 mod jail;
 mod listing;
@@ -56,6 +57,7 @@ fn upload(name: &str, tag: &str, source: &[u8]) -> Upload {
         size: source.len() as u64,
         mtime: Mtime { seconds: 1_700_000_000, nanos: 123_456_789 },
         tag: tag.parse().unwrap(),
+        replace: true,
     }
 }
 

@@ -409,3 +409,51 @@ fn a_commit_that_finds_no_directory_keeps_what_was_received() {
     fs::rename(store.at("e"), store.at("d")).unwrap();
     assert_eq!(store.open(&upload).progress.frontier(), source.len() as u64);
 }
+
+#[test]
+fn a_file_that_may_not_be_replaced_is_refused_at_once_and_kept() {
+    let store = Store::new();
+    let source = bytes(17, SIZE);
+    let upload = Upload { replace: false, ..upload("f", "a", &source) };
+    fs::write(store.at("f"), b"old").unwrap();
+    for fresh in [false, true] {
+        let refused = store.try_open(&upload, fresh);
+        assert!(matches!(refused, Err(StoreError::Exists)), "{refused:?}");
+    }
+    assert_eq!(read(store.at("f")), b"old");
+    assert_eq!(fs::read_dir(store.at(".tow/partials")).unwrap().count(), 0);
+    // Its own earlier version is no obstacle to the verdict.
+    fs::remove_file(store.at("f")).unwrap();
+    store.finish(&upload, &source).unwrap();
+    assert!(matches!(store.try_open(&upload, false).unwrap(), Opened::Committed(..)));
+    let next = Upload { tag: "b".parse().unwrap(), ..upload };
+    assert!(matches!(store.try_open(&next, false), Err(StoreError::Exists)));
+}
+
+#[test]
+fn a_file_that_appears_before_the_commit_is_kept_and_so_is_what_was_received() {
+    let source = bytes(18, SIZE);
+    let upload = Upload { replace: false, ..upload("f", "a", &source) };
+    for is_late in [false, true] {
+        let store = Store::new();
+        let mut receiver = store.open(&upload);
+        receiver.receive(&source, usize::MAX).unwrap();
+        let at = store.at("f");
+        // At the latest, after the last look at the name.
+        let appears = move || fs::write(&at, b"theirs").unwrap();
+        if is_late {
+            hook::before_rename(appears);
+        } else {
+            appears();
+        }
+        let refused = receiver.commit(&source);
+        assert!(matches!(refused, Err(StoreError::Exists)), "{refused:?}");
+        drop(receiver);
+        assert_eq!(read(store.at("f")), b"theirs");
+        assert!(matches!(store.try_open(&upload, false), Err(StoreError::Exists)));
+        fs::remove_file(store.at("f")).unwrap();
+        assert!(store.open(&upload).progress.is_complete());
+        store.finish(&upload, &source).unwrap();
+        assert_eq!(read(store.at("f")), source);
+    }
+}

@@ -213,7 +213,7 @@ enum Pending {
 impl Server {
     fn new(now: Instant) -> Self {
         Self {
-            session: Session::new(now),
+            session: Session::new(std::sync::Arc::default(), now),
             jobs: VecDeque::new(),
             input: Line::default(),
             output: Line::default(),
@@ -235,7 +235,12 @@ impl Server {
                 Action::Release(Some(mark)) => {
                     world.disk.append(mark);
                 }
-                Action::Release(None) | Action::Report(_) | Action::Close => {}
+                Action::Release(None)
+                | Action::Report(_)
+                | Action::LoginFailed(_)
+                | Action::EndAction
+                | Action::Pulse
+                | Action::Close => {}
             }
         }
     }
@@ -247,7 +252,7 @@ impl Server {
                 mtime: Mtime::default(),
                 tag: format!("v{}", world.version).parse().unwrap(),
             }),
-            Job::OpenPartial { offer, fresh } => {
+            Job::OpenPartial { offer, fresh, .. } => {
                 assert!(!fresh, "nobody asked to start over");
                 let tag = format!("v{}", world.disk.version).parse().unwrap();
                 let progress = world.disk.open(offer.size, world.version);
