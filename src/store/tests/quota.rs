@@ -282,11 +282,11 @@ fn run(store: &Store, op: Op, open: &mut Vec<(Receiver, Vec<u8>)>) {
             }
         }
         Op::End { commits } => {
-            if let Some((mut receiver, source)) = open.pop() {
-                if commits {
-                    receiver.receive(&source, usize::MAX).unwrap();
-                    let _ = receiver.commit(&source);
-                }
+            if let Some((mut receiver, source)) = open.pop()
+                && commits
+            {
+                receiver.receive(&source, usize::MAX).unwrap();
+                let _ = receiver.commit(&source);
             }
         }
         Op::Remove(name) => drop(store.root.remove(&path(NAMES[name]))),
