@@ -83,7 +83,7 @@ pub(super) fn error_reply(error: &StoreError) -> Reply {
         StoreError::Denied | StoreError::NameTooLong => Code::Denied,
         StoreError::WrongKind(_) => Code::WrongKind,
         StoreError::Exists => Code::Exists,
-        StoreError::NoSpace(_) => Code::NoSpace,
+        StoreError::NoSpace(_) | StoreError::QuotaExceeded(_) => Code::NoSpace,
         StoreError::Busy => Code::Busy,
 
         StoreError::SyncFailed | StoreError::Io { .. } => Code::Failed,

@@ -20,6 +20,9 @@ pub enum StoreError {
     /// No space, inodes or quota left.
     #[error("no space left: {0}")]
     NoSpace(String),
+    /// More than the account may store: how much, and of what.
+    #[error("{0}")]
+    QuotaExceeded(String),
     /// Somebody else is writing it.
     #[error("another client is writing this file")]
     Busy,

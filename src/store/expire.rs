@@ -13,6 +13,7 @@ use super::{
     Root, StoreError,
     error::Doing,
     own::{open_or_make, try_lock},
+    quota::Usage,
     sys,
 };
 
@@ -48,55 +49,66 @@ impl Root {
                 return ControlFlow::Break(walk.removed);
             };
             if let Some(stem) = stem_of(name.file_name().to_bytes()) {
-                walk.removed += remove_old(partials, stem, walk.keep).unwrap_or(0);
+                walk.removed += self.remove_old(partials, stem, walk.keep).unwrap_or(0);
             }
         }
         ControlFlow::Continue(walk)
     }
+
+    /// Removes a partial that nobody has open, if its files are old; returns how many there were.
+    fn remove_old(
+        &self,
+        partials: BorrowedFd<'_>,
+        stem: &str,
+        keep: Duration,
+    ) -> Result<usize, StoreError> {
+        let [new, data, journal] = ["new", "data", "journal"].map(|end| format!("{stem}.{end}"));
+        let changed = |name: &str| match statat(partials, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((stat.st_mtime, stat.st_mtime_nsec))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(StoreError::from_errno("looking at a partial", errno)),
+        };
+        let before = [changed(&data)?, changed(&journal)?];
+        if !before.iter().flatten().all(|time| is_older(time.0, keep)) {
+            return Ok(0);
+        }
+        // The lock keeps a writer out while the files are removed, and tells if there is one. A writer
+        // that comes later finds a journal without a name and makes a new one. One that came and went
+        // since we looked has left its time.
+        let (file, is_new) = open_or_make(partials, &journal)?;
+        if !try_lock(&file)? {
+            return Ok(0);
+        }
+        let journal_now = if is_new { None } else { changed(&journal)? };
+        if !is_new && [changed(&data)?, journal_now] != before {
+            return Ok(0);
+        }
+        // What the journal claims is taken back before the bytes go, at any power cut.
+        sys::ftruncate(&file, 0).doing("emptying a journal")?;
+        sys::fdatasync(&file).doing("syncing a journal")?;
+        let mut removed = 0;
+        for name in [new, data, journal] {
+            let is_data = name.ends_with(".data");
+            let counted =
+                if is_data { self.weigh(partials, name.as_bytes()) } else { Usage::default() };
+            match sys::unlink(partials, &name) {
+                Ok(()) => {
+                    self.count(counted, Usage::default());
+                    removed += 1;
+                }
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(StoreError::from_errno("removing a partial", errno)),
+            }
+        }
+        Ok(removed - usize::from(is_new))
+    }
 }
 
 /// The part of one of our names that all files of a partial share; nothing else is touched.
-fn stem_of(name: &[u8]) -> Option<&str> {
+pub(super) fn stem_of(name: &[u8]) -> Option<&str> {
     let (stem, ending) = std::str::from_utf8(name).ok()?.split_once('.')?;
     let is_hash = stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
     (is_hash && matches!(ending, "data" | "journal" | "new")).then_some(stem)
-}
-
-/// Removes a partial that nobody has open, if its files are old; returns how many there were.
-fn remove_old(partials: BorrowedFd<'_>, stem: &str, keep: Duration) -> Result<usize, StoreError> {
-    let [new, data, journal] = ["new", "data", "journal"].map(|end| format!("{stem}.{end}"));
-    let changed = |name: &str| match statat(partials, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some((stat.st_mtime, stat.st_mtime_nsec))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(StoreError::from_errno("looking at a partial", errno)),
-    };
-    let before = [changed(&data)?, changed(&journal)?];
-    if !before.iter().flatten().all(|time| is_older(time.0, keep)) {
-        return Ok(0);
-    }
-    // The lock keeps a writer out while the files are removed, and tells if there is one. A writer
-    // that comes later finds a journal without a name and makes a new one. One that came and went
-    // since we looked has left its time.
-    let (file, is_new) = open_or_make(partials, &journal)?;
-    if !try_lock(&file)? {
-        return Ok(0);
-    }
-    let journal_now = if is_new { None } else { changed(&journal)? };
-    if !is_new && [changed(&data)?, journal_now] != before {
-        return Ok(0);
-    }
-    // What the journal claims is taken back before the bytes go, at any power cut.
-    sys::ftruncate(&file, 0).doing("emptying a journal")?;
-    sys::fdatasync(&file).doing("syncing a journal")?;
-    let mut removed = 0;
-    for name in [new, data, journal] {
-        match sys::unlink(partials, &name) {
-            Ok(()) => removed += 1,
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(StoreError::from_errno("removing a partial", errno)),
-        }
-    }
-    Ok(removed - usize::from(is_new))
 }
 
 /// Whether a time of the wall clock lies more than `age` back.

@@ -23,7 +23,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, Timespec, Timestamps, fstat, statat},
+    fs::{AtFlags, Mode, Stat, Timespec, Timestamps, fstat, statat},
     io::Errno,
 };
 
@@ -34,6 +34,7 @@ use super::{
     journal_file::{JournalFile, write_all},
     listing::Kind,
     own::{duplicate, open_or_make},
+    quota::{Reservation, Usage},
     recover,
     root::NOT_REGULAR,
     source::{read_full, read_now},
@@ -94,6 +95,8 @@ struct Files {
     data: OwnedFd,
     upload: Upload,
     awaited: Awaited,
+    /// What it counts in the ledger.
+    reservation: Reservation,
     /// Only the disk thread ever holds it.
     journal: Mutex<JournalFile>,
     /// Nothing may be written any more: the file is visible, or a sync failed.
@@ -113,6 +116,8 @@ impl Partial {
     /// # Errors
     /// [`StoreError::Busy`] while another writer has it; [`StoreError::NoSpace`] if the rest
     /// can't fit beside what is kept back and what others still receive;
+    /// [`StoreError::QuotaExceeded`] if it is more than may be stored beside what is there, the
+    /// file that it would replace included;
     /// [`StoreError::WrongKind`] if a directory has the name; [`StoreError::Exists`] if a file has
     /// it that may not be replaced.
     pub fn open(
@@ -122,7 +127,7 @@ impl Partial {
         fresh: bool,
     ) -> Result<Opened, StoreError> {
         let (target_dir, target) = root.parent(&upload.path)?;
-        let is_there = check_target(&target_dir, target)?;
+        let is_there = check_target(&target_dir, target)?.is_some();
         let prefix = if place == Place::Beside { ".tow-" } else { "" };
         let stem = format!("{prefix}{}", partial_name(&upload.path));
         let dir = match place {
@@ -148,30 +153,44 @@ impl Partial {
             }
             return Ok(Opened::Committed(receipt.root, receipt.md5));
         }
-        if is_there && !upload.replace {
+        // Refused before anything comes: then a journal that was made just now goes again.
+        let refused = |error| {
             if journal_is_new {
                 let _ = sys::unlink(&dir, &format!("{stem}.journal"));
             }
-            return Err(StoreError::Exists);
-        }
-        let (data, data_is_new) = open_or_make(&dir, &format!("{stem}.data"))?;
-        if fresh || data_is_new {
-            replay = None;
-        }
-        let (progress, tag) = match replay {
-            Some(replay) => {
-                let tag = replay.tag.clone();
-                let progress = recover::go_on(&mut journal, &dir, &data, &upload, replay)?;
-                (progress, tag)
-            }
-            None => {
-                let is_new = journal_is_new && data_is_new;
-                let progress =
-                    recover::start_anew(&mut journal, &dir, &data, &upload, epoch, is_new)?;
-                (progress, upload.tag.clone())
-            }
+            Err(error)
         };
-        let awaited = root.space().claim(&dir, &progress)?;
+        if is_there && !upload.replace {
+            return refused(StoreError::Exists);
+        }
+        let reservation = Reservation::new(root.ledger(), || stored(&dir, &stem), upload.size);
+        let reservation = match reservation {
+            Ok(reservation) => reservation,
+            Err(error) => return refused(error),
+        };
+        let begin = || {
+            let (data, data_is_new) = open_or_make(&dir, &format!("{stem}.data"))?;
+            if fresh || data_is_new {
+                replay = None;
+            }
+            let (progress, tag) = match replay {
+                Some(replay) => {
+                    let tag = replay.tag.clone();
+                    let progress = recover::go_on(&mut journal, &dir, &data, &upload, replay)?;
+                    (progress, tag)
+                }
+                None => {
+                    let is_new = journal_is_new && data_is_new;
+                    let progress =
+                        recover::start_anew(&mut journal, &dir, &data, &upload, epoch, is_new)?;
+                    (progress, upload.tag.clone())
+                }
+            };
+            let awaited = root.space().claim(&dir, &progress)?;
+            Ok((data, progress, tag, awaited))
+        };
+        let (data, progress, tag, awaited) =
+            begin().inspect_err(|_| reservation.release(|| stored(&dir, &stem)))?;
         let files = Files {
             root: Arc::clone(root),
             place,
@@ -180,6 +199,7 @@ impl Partial {
             data,
             upload,
             awaited,
+            reservation,
             journal: Mutex::new(journal),
             closed: AtomicBool::new(false),
         };
@@ -262,7 +282,7 @@ impl Partial {
         md5: Option<Md5Digest>,
     ) -> Result<(), StoreError> {
         let files = &*self.0;
-        let (target_dir, target) = match files.prepare_target() {
+        let (target_dir, target, replaced) = match files.prepare_target() {
             Ok(found) => found,
             Err(error) => {
                 // It can't appear there now, but what was received is kept.
@@ -280,6 +300,7 @@ impl Partial {
         rename(files.dir.as_fd(), data.as_bytes(), target_dir.as_fd(), target).doing("renaming")?;
         files.closed.store(true, Ordering::Release);
         files.awaited.end();
+        files.reservation.commit(files.upload.size, replaced);
         sys::fsync(&target_dir).doing("syncing the directory")?;
         // The file is there, whatever becomes of what follows: without it, a question for the
         // verdict costs a look at the file's bytes, or a journal stays behind.
@@ -326,13 +347,14 @@ impl Files {
 
     /// Where the file shall appear. The directory is looked up again: it may have been moved out
     /// since the partial was opened.
-    fn prepare_target(&self) -> Result<(OwnedFd, &[u8]), StoreError> {
+    fn prepare_target(&self) -> Result<(OwnedFd, &[u8], Usage), StoreError> {
         let (target_dir, target) = self.root.parent(&self.upload.path)?;
-        if check_target(&target_dir, target)? && !self.upload.replace {
+        let there = check_target(&target_dir, target)?;
+        if there.is_some() && !self.upload.replace {
             return Err(StoreError::Exists);
         }
         self.set_attributes()?;
-        Ok((target_dir, target))
+        Ok((target_dir, target, there.map(|stat| Usage::of(&stat)).unwrap_or_default()))
     }
 
     fn set_attributes(&self) -> Result<(), StoreError> {
@@ -373,16 +395,28 @@ impl Files {
     }
 }
 
-/// Whether a file has the target's name; anything else that has it can't be replaced.
-fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<bool, StoreError> {
+impl Drop for Files {
+    /// Still with the lock: what stays counts with what it has.
+    fn drop(&mut self) {
+        self.reservation.release(|| stored(&self.dir, &self.stem));
+    }
+}
+
+/// What the data file of a partial counts.
+fn stored(dir: &OwnedFd, stem: &str) -> Usage {
+    Usage::of_name(dir, format!("{stem}.data"))
+}
+
+/// The file that has the target's name, if any; anything else that has it can't be replaced.
+fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, StoreError> {
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => match Kind::of(&stat) {
-            Kind::File => Ok(true),
+            Kind::File => Ok(Some(stat)),
             Kind::Directory => Err(StoreError::WrongKind("a directory has this name")),
             Kind::Link => Err(StoreError::WrongKind("a link has this name")),
             Kind::Other => Err(NOT_REGULAR),
         },
-        Err(Errno::NOENT) => Ok(false),
+        Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(StoreError::from_errno("looking at the target", errno)),
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    sync::Arc,
 };
 
 use rustix::{
@@ -18,13 +19,14 @@ use super::{
     error::Doing,
     listing::{Entry, Kind},
     own::duplicate,
+    quota::{Ledger, Usage},
     space::Space,
 };
 use crate::wire::RemotePath;
 
 /// The folder of partials and journals, beneath a served root. [`RemotePath`] refuses its name at
 /// any depth, since the home of another account may lie within.
-const INTERNAL: &str = ".tow";
+pub(super) const INTERNAL: &str = ".tow";
 
 /// Where partials are, within it.
 const PARTIALS: &str = "partials";
@@ -46,6 +48,7 @@ pub struct Root {
     identity: (u64, u64),
     internal: Option<Internal>,
     space: Space,
+    ledger: Option<Arc<Ledger>>,
 }
 
 /// The folder that no path reaches, by whatever name or link.
@@ -68,7 +71,7 @@ impl Root {
     /// A root without internal folders.
     pub(super) fn of(dir: OwnedFd) -> Result<Self, StoreError> {
         let identity = identity(dir.as_fd())?;
-        Ok(Self { dir, identity, internal: None, space: Space::default() })
+        Ok(Self { dir, identity, internal: None, space: Space::default(), ledger: None })
     }
 
     /// Keeps back so many bytes of free space from uploads, here and in the homes that are opened
@@ -90,6 +93,15 @@ impl Root {
     /// Whatever `fstatvfs` says.
     pub fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
         self.space.free_bytes(&self.dir)
+    }
+
+    /// The ledger in which changes are counted.
+    pub const fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.as_ref()
+    }
+
+    pub(super) fn set_ledger(&mut self, ledger: Arc<Ledger>) {
+        self.ledger = Some(ledger);
     }
 
     pub(super) const fn space(&self) -> &Space {
@@ -303,13 +315,15 @@ impl Root {
     /// Makes a directory, durably.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] and the like.
+    /// [`StoreError::Exists`], [`StoreError::QuotaExceeded`] and the like.
     pub fn make_dir(&self, path: &RemotePath) -> Result<(), StoreError> {
         if path.is_root() {
             return Err(StoreError::Exists);
         }
         let (parent, name) = self.parent(path)?;
+        self.check_quota_for_dir(&parent, name)?;
         mkdirat(&parent, name, Mode::from_raw_mode(0o777)).doing("making the directory")?;
+        self.count(Usage::default(), Usage::DIRECTORY);
         fsync(&parent).doing("syncing the directory")
     }
 
@@ -319,7 +333,9 @@ impl Root {
     /// [`StoreError::WrongKind`] for a directory, and the like.
     pub fn remove(&self, path: &RemotePath) -> Result<(), StoreError> {
         let (parent, name) = self.parent(path)?;
+        let removed = self.weigh(&parent, name);
         unlinkat(&parent, name, AtFlags::empty()).doing("removing the file")?;
+        self.count(removed, Usage::default());
         fsync(&parent).doing("syncing the directory")
     }
 
@@ -330,6 +346,7 @@ impl Root {
     pub fn remove_dir(&self, path: &RemotePath) -> Result<(), StoreError> {
         let (parent, name) = self.parent(path)?;
         unlinkat(&parent, name, AtFlags::REMOVEDIR).doing("removing the directory")?;
+        self.count(Usage::DIRECTORY, Usage::default());
         fsync(&parent).doing("syncing the directory")
     }
 
@@ -340,6 +357,7 @@ impl Root {
     pub fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
+        let replaced = self.weigh_replaced((&from_dir, from_name), (&to_dir, to_name));
         match renameat(&from_dir, from_name, &to_dir, to_name) {
             Err(Errno::INVAL) => {
                 let text = "a directory can't be moved into itself";
@@ -351,6 +369,7 @@ impl Root {
             }
             renamed => renamed.doing("renaming")?,
         }
+        self.count(replaced, Usage::default());
         fsync(&to_dir).doing("syncing the directory")?;
         fsync(&from_dir).doing("syncing the directory")
     }

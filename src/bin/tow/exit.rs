@@ -158,6 +158,7 @@ const fn local_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::NoSpace(_) => Some("what was transferred is kept: free space, then continue"),
         StoreError::Busy => Some("wait for the other tow, or end it"),
         StoreError::Exists
+        | StoreError::QuotaExceeded(_)
         | StoreError::NameTooLong
         | StoreError::SyncFailed
         | StoreError::Io { .. } => None,

@@ -16,7 +16,7 @@ fn age(store: &Store, name: &str, endings: &[&str]) {
     }
 }
 
-fn expire(store: &Store) -> usize {
+pub(super) fn expire(store: &Store) -> usize {
     let mut walk = store.root.expire(7 * DAY).unwrap();
     loop {
         match store.root.expire_step(walk) {

@@ -7,8 +7,10 @@ mod home;
 pub(super) mod hook;
 mod jail;
 mod listing;
+mod measure;
 mod partial;
 mod power;
+mod quota;
 mod source;
 
 use std::{
