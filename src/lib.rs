@@ -3,6 +3,7 @@
 //! `towd` and `tow` are two front ends of this library. `docs/architecture.md` has the map of the
 //! house, `docs/protocol.md` the protocol.
 
+pub mod action;
 pub mod client;
 pub mod digest;
 pub mod limits;
