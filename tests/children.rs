@@ -256,13 +256,15 @@ fn a_child_inherits_nothing() {
     }
     let child = turn.start("/bin/sleep", &["1000"]);
     let pid = child.process_id();
-    // The parent goes on before the child is through with `execve`: its environment comes last.
+    // The parent goes on before the child is through with `execve`, and the loader opens libraries.
+    let fds = || -> BTreeSet<_> {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        fds.map(|fd| fd.unwrap().file_name().into_string().unwrap()).collect()
+    };
     let environ = || fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
-    assert!(wait_until(PATIENCE, || !environ().is_empty()));
-    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let fds: BTreeSet<_> =
-        fds.map(|fd| fd.unwrap().file_name().to_str().unwrap().to_owned()).collect();
-    assert_eq!(fds, ["0", "1", "2"].map(ToOwned::to_owned).into());
+    let only = ["0", "1", "2"].map(ToOwned::to_owned).into();
+    let settled = wait_until(PATIENCE, || !environ().is_empty() && fds() == only);
+    assert!(settled, "{:?}", fds());
     assert_eq!(fs::read_link(format!("/proc/{pid}/fd/0")).unwrap(), Path::new("/dev/null"));
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
     assert_eq!(stat(pid).unwrap().2, pid, "it leads a group of its own");
