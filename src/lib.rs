@@ -4,6 +4,7 @@
 //! house, `docs/protocol.md` the protocol.
 
 pub mod auth;
+pub mod action;
 pub mod client;
 pub mod digest;
 pub mod limits;

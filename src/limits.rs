@@ -217,6 +217,48 @@ pub const INVITE_BYTES_MAX: usize = 64;
 
 /// A user file, in bytes: some 50,000 users.
 pub const USER_FILE_BYTES_MAX: usize = 16 << 20;
+/// The name of an action, or of one of its placeholders, in bytes.
+pub const ACTION_NAME_BYTES_MAX: usize = 32;
+
+/// Words of an action's command, its program among them: no command that is written by hand has
+/// more.
+pub const ACTION_WORDS_MAX: usize = 64;
+
+/// One argument of an action, in bytes: a line has room for a few.
+pub const ACTION_ARGUMENT_BYTES_MAX: usize = 1024;
+
+/// What tells people what an action does, in bytes: a line of a listing.
+pub const ACTION_DESCRIPTION_BYTES_MAX: usize = 256;
+
+/// How long an action runs at most unless its `timeout` says otherwise.
+pub const ACTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest `timeout` of an action: it also bounds how long a process that hid its origin can
+/// outlive the action that left it behind.
+pub const ACTION_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+/// What an action puts out at most, both streams together, unless its `max-output` says otherwise.
+pub const ACTION_OUTPUT_BYTES: u64 = 16 << 20;
+
+/// How often one action runs at the same time unless its `max-running` says otherwise.
+pub const ACTION_RUNNING: usize = 4;
+
+/// Processes of all actions at the same time, also of those that are being ended: two pipes and a
+/// handle each.
+pub const ACTIONS_RUNNING_MAX: usize = 64;
+
+/// From SIGTERM to SIGKILL for an action that is ended.
+pub const ACTION_GRACE: Duration = Duration::from_secs(2);
+
+/// Generations of strays that one sweep ends: whose parent is killed comes to the server in turn.
+pub const SWEEP_ROUNDS_MAX: usize = 8;
+
+/// How long one sweep waits for what it killed: it is the disk thread's time.
+pub const SWEEP_WAIT_MAX: Duration = Duration::from_millis(50);
+
+/// What is read of a process's environment to find its mark, in bytes. The mark is among the first
+/// variables unless somebody moved it.
+pub const ENVIRON_BYTES_MAX: u64 = 256 << 10;
 
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);

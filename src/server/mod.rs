@@ -13,6 +13,7 @@
 //! - Every buffer of a connection is bounded; bulk bytes are in buffers of the loop.
 
 mod bulk;
+pub mod child;
 mod connection;
 mod disk;
 mod gate;
