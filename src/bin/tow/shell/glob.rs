@@ -120,8 +120,6 @@ fn set(chars: &[Char], mut at: usize, last_close: usize) -> Option<(Part, usize)
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use proptest::prelude::*;
 
     use super::{super::words, *};
@@ -165,16 +163,14 @@ mod tests {
         }
     }
 
+    /// Whoever tries everything does not come to the end of this test.
     #[test]
     fn a_name_made_to_take_for_ever_takes_no_time() {
         let name = "a".repeat(255);
         let pattern = format!("{}b", "a*".repeat(127));
-        let began = Instant::now();
         assert!(!matches(&pattern, &name));
         assert!(!matches(&"[".repeat(4096), &name));
         assert!(!matches(&format!("{}b", "*".repeat(4096)), &name));
-        // Trying everything would take longer than the world is old.
-        assert!(began.elapsed() < Duration::from_secs(5));
     }
 
     proptest! {
