@@ -30,6 +30,7 @@ use tempfile::TempDir;
 pub mod bell;
 pub mod frames;
 pub mod proxy;
+pub mod pty;
 pub mod tcp;
 pub mod watch;
 

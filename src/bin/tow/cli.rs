@@ -1,12 +1,14 @@
 //! The command line.
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{borrow::Cow, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use towpath::{
-    client::{Credentials, Options, Stop, Url},
+    client::{Credentials, Options, Stop, Url, UrlError},
     wire::DigestChoice,
 };
+
+use crate::exit::Failure;
 
 /// Moves files over lines that break: every byte is verified, every transfer goes on where it was
 /// interrupted.
@@ -14,12 +16,18 @@ use towpath::{
 #[command(
     name = "tow",
     version,
+    arg_required_else_help = true,
+    subcommand_negates_reqs = true,
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 verification failed, 4 not allowed to \
                   log in, 5 refused by the server, 6 gave up on the line, 130 interrupted."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    pub(crate) action: Action,
+    action: Option<Action>,
+
+    /// Open a shell there, as tow shell does
+    #[arg(required = true, value_parser = shell_url)]
+    url: Option<Url>,
 
     /// Digest to verify with; md5 adds the MD5 of the whole file, as md5sum prints it
     #[arg(long, global = true, value_enum, default_value_t = Digest::Md5Tree)]
@@ -67,7 +75,7 @@ pub(crate) enum Mechanism {
     CramMd5,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Action {
     /// Upload files; the same command continues an upload that was interrupted
     Put {
@@ -154,6 +162,11 @@ pub(crate) enum Action {
         #[arg(value_name = "ARG", allow_hyphen_values = true, trailing_var_arg = true)]
         arguments: Vec<OsString>,
     },
+    /// Open a shell: commands on the server, with folders to go to; a script, if stdin is one
+    Shell {
+        /// Where to begin: a folder, as tow://HOST[:PORT]/PATH
+        url: Url,
+    },
     /// Measure round trips
     Ping {
         /// How many
@@ -192,6 +205,7 @@ impl Action {
             | Self::Whoami { url }
             | Self::Quota { url }
             | Self::Run { url, .. }
+            | Self::Shell { url }
             | Self::Ping { url, .. } => Some(url),
             // Who registers has no password yet.
             Self::Register { .. } | Self::Demo { .. } => None,
@@ -200,6 +214,15 @@ impl Action {
 }
 
 impl Cli {
+    /// What is to be done. A URL alone opens a shell.
+    pub(crate) fn action(&self) -> Result<Cow<'_, Action>, Failure> {
+        match (&self.action, &self.url) {
+            (Some(action), None) => Ok(Cow::Borrowed(action)),
+            (None, Some(url)) => Ok(Cow::Owned(Action::Shell { url: url.clone() })),
+            (_, _) => Err(Failure::Usage("a URL in front of a command is too much".to_owned())),
+        }
+    }
+
     /// What the flags mean for the library.
     pub(crate) fn options(&self, login: Option<Arc<Credentials>>, stop: Stop) -> Options {
         Options {
@@ -214,6 +237,14 @@ impl Cli {
             ..Options::default()
         }
     }
+}
+
+/// Where a shell begins, in the place where a command could stand as well.
+fn shell_url(text: &str) -> Result<Url, String> {
+    text.parse().map_err(|error| match error {
+        UrlError::Scheme(text) => format!("'{text}' is neither a command nor a tow URL"),
+        error => error.to_string(),
+    })
 }
 
 /// A time: `30s`, `5m`; a bare number is seconds.

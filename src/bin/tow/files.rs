@@ -1,10 +1,12 @@
 //! Commands that move or change files.
 
 use std::{
+    cell::RefCell,
     ffi::{OsStr, OsString},
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    rc::Rc,
     thread,
     time::{Duration, Instant},
 };
@@ -32,15 +34,32 @@ const BUSY_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Context {
     pub(crate) quiet: bool,
     pub(crate) options: Options,
+    /// The client of the last server, and a URL of that server.
+    client: RefCell<Option<(Url, Rc<Client>)>>,
 }
 
 impl Context {
     pub(crate) const fn new(quiet: bool, options: Options) -> Self {
-        Self { quiet, options }
+        Self { quiet, options, client: RefCell::new(None) }
     }
 
-    pub(crate) fn client(&self, url: &Url) -> Client {
-        Client::new(url, self.options.clone())
+    /// The client for a server. It is one and the same for all that is done there, so that an
+    /// upload that was interrupted is taken over at once.
+    pub(crate) fn client(&self, url: &Url) -> Rc<Client> {
+        let mut kept = self.client.borrow_mut();
+        match &*kept {
+            // The same server: the URLs differ in nothing but their paths.
+            Some((at, client))
+                if *url == Url { path: url.path.clone(), is_dir: url.is_dir, ..at.clone() } =>
+            {
+                Rc::clone(client)
+            }
+            _ => {
+                let client = Rc::new(Client::new(url, self.options.clone()));
+                *kept = Some((url.clone(), Rc::clone(&client)));
+                client
+            }
+        }
     }
 
     /// Tells a person who waits for an answer why it does not come.

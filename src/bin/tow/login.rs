@@ -17,7 +17,7 @@ use towpath::{
 };
 
 use crate::{
-    cli::{Cli, Mechanism},
+    cli::{Action, Cli, Mechanism},
     exit::{Exit, Failure},
     files::Context,
     show::printable,
@@ -27,8 +27,11 @@ use crate::{
 const VARIABLE: &str = "TOW_PASSWORD";
 
 /// What the URL's user logs in with; nothing if it names none.
-pub(crate) fn credentials(cli: &Cli) -> Result<Option<Arc<Credentials>>, Failure> {
-    let Some(user) = cli.action.url().and_then(|url| url.user.clone()) else {
+pub(crate) fn credentials(
+    cli: &Cli,
+    action: &Action,
+) -> Result<Option<Arc<Credentials>>, Failure> {
+    let Some(user) = action.url().and_then(|url| url.user.clone()) else {
         return Ok(None);
     };
     let prompt = || ask(&format!("Password of {user}: "));

@@ -9,6 +9,7 @@ mod files;
 mod login;
 mod progress;
 mod run;
+mod shell;
 mod show;
 
 use std::{
@@ -31,14 +32,7 @@ use crate::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(&cli);
-    let stop = match catch_signals() {
-        Ok(stop) => stop,
-        Err(error) => {
-            eprintln!("tow: can't catch signals: {error}");
-            return Exit::Failed.into();
-        }
-    };
-    match run(&cli, stop) {
+    match run(&cli) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("tow: {failure}");
@@ -47,10 +41,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, stop: Stop) -> Result<Exit, Failure> {
-    let options = cli.options(login::credentials(cli)?, stop);
-    let context = files::Context::new(cli.quiet, options);
-    match &cli.action {
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    let action = cli.action()?;
+    // Asked for before Ctrl-C is caught, which ends the question.
+    let login = login::credentials(cli, &action)?;
+    let stop = match *action {
+        // A shell catches them itself: there, Ctrl-C means something else.
+        Action::Shell { .. } => Ok(Stop::default()),
+        _ => catch_signals(),
+    };
+    let stop = stop.map_err(|error| Failure::Local(format!("can't catch signals: {error}")))?;
+    let context = files::Context::new(cli.quiet, cli.options(login, stop));
+    match &*action {
+        Action::Shell { url } => shell::run(&context, url),
         Action::Put { files, url } => files::put(&context, files, url),
         Action::Get { url, to } => files::get(&context, url, to.as_deref()),
         Action::Ls { long, url } => show::list(&context, url, *long),

@@ -22,28 +22,44 @@ const SORTED_MAX: usize = 50_000;
 
 /// Nothing that is printed carries a control character; names that are no text are shown lossily.
 pub(crate) fn printable(name: &[u8]) -> String {
-    let bidi = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let hidden = |c: char| c.is_control() || bidi(c);
-    String::from_utf8_lossy(name).chars().map(|c| if hidden(c) { '?' } else { c }).collect()
+    String::from_utf8_lossy(name).chars().map(|c| if is_hidden(c) { '?' } else { c }).collect()
+}
+
+/// Whether a terminal would do something else with it than show it.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 pub(crate) fn list(context: &Context, url: &Url, long: bool) -> Result<Exit, Failure> {
+    list_with(context, url, |out, entries| print_entries(out, entries, long))
+}
+
+/// Lists a folder as `print` prints its entries, of which it gets some at a time.
+pub(crate) fn list_with(
+    context: &Context,
+    url: &Url,
+    print: impl Fn(&mut dyn Write, &mut Vec<Entry>) -> io::Result<()>,
+) -> Result<Exit, Failure> {
     let mut kept = Vec::new();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
     let listed = context.client(url).list(&url.path, &mut context.retries(url), |entry| {
         kept.push(entry);
         if kept.len() > SORTED_MAX && written.is_ok() {
-            written = print_entries(&mut out, &mut kept, long);
+            written = print(&mut out, &mut kept);
         }
     });
     listed.map_err(Failure::client(url))?;
     kept.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    written = written.and_then(|()| print_entries(&mut out, &mut kept, long));
+    written = written.and_then(|()| print(&mut out, &mut kept));
     finish(written.and_then(|()| out.flush()))
 }
 
-fn print_entries(out: &mut impl Write, entries: &mut Vec<Entry>, long: bool) -> io::Result<()> {
+pub(crate) fn print_entries(
+    out: &mut dyn Write,
+    entries: &mut Vec<Entry>,
+    long: bool,
+) -> io::Result<()> {
     for entry in entries.drain(..) {
         let name = printable(&entry.name);
         let slash = if entry.kind == 'd' { "/" } else { "" };
