@@ -189,6 +189,9 @@ pub const REGISTRATION_WINDOW: Duration = Duration::from_secs(3600);
 /// The code of an invite, in bytes: those that are made have 20.
 pub const INVITE_BYTES_MAX: usize = 64;
 
+/// A user file, in bytes: some 50,000 users.
+pub const USER_FILE_BYTES_MAX: usize = 16 << 20;
+
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);
