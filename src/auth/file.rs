@@ -289,7 +289,7 @@ impl<'a> Place<'a> {
         let name = name.as_bytes();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty())
+        let dir = openat(CWD, parent.unwrap_or_else(|| Path::new(".")), flags, Mode::empty())
             .map_err(io(path, "opening its directory"))?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = openat(&dir, [name, b".lock"].concat(), flags, Mode::RUSR | Mode::WUSR)

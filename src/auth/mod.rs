@@ -1,7 +1,7 @@
 //! Who may log in, and how that is found out: names, rights, the mechanisms SCRAM-SHA-256 and
 //! CRAM-MD5, the user file, the brakes against guessing, and invites.
 //!
-//! Pure but for [`file`]: bytes and random numbers and the time are handed in, answers come out.
+//! Pure but for [`mod@file`]: bytes and random numbers and the time are handed in, answers come out.
 //! Nothing here knows a connection. What must hold throughout:
 //!
 //! - Whether a user exists, is locked or has no password shows neither in an answer nor in the
