@@ -3,8 +3,8 @@
 //! `towd` and `tow` are two front ends of this library. `docs/architecture.md` has the map of the
 //! house, `docs/protocol.md` the protocol.
 
-pub mod auth;
 pub mod action;
+pub mod auth;
 pub mod client;
 pub mod digest;
 pub mod limits;

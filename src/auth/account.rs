@@ -19,7 +19,7 @@ pub struct Account {
     pub cram_md5: Option<CramVerifier>,
     /// What he may do.
     pub rights: Rights,
-    /// Where his files are; the server's root if it does not say.
+    /// Where his files are; a folder of his name beneath the server's root if it does not say.
     pub home: Option<Home>,
     /// Bytes that his files may take.
     pub quota_bytes: Option<u64>,

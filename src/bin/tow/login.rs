@@ -27,10 +27,7 @@ use crate::{
 const VARIABLE: &str = "TOW_PASSWORD";
 
 /// What the URL's user logs in with; nothing if it names none.
-pub(crate) fn credentials(
-    cli: &Cli,
-    action: &Action,
-) -> Result<Option<Arc<Credentials>>, Failure> {
+pub(crate) fn credentials(cli: &Cli, action: &Action) -> Result<Option<Arc<Credentials>>, Failure> {
     let Some(user) = action.url().and_then(|url| url.user.clone()) else {
         return Ok(None);
     };

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use towpath::{
     auth::{Home, Rights, UserName},
     limits::KEEP_PARTIALS,
@@ -17,8 +17,7 @@ use crate::size::{Count, Size};
 
 /// Serves a folder for transfers that survive broken lines.
 ///
-/// There is no login yet: whoever reaches the port may read, write and remove everything below
-/// the root.
+/// People log in, each at home in a folder of his own below the root; towd user adds them.
 #[derive(Debug, Parser)]
 #[command(name = "towd", version)]
 pub(crate) struct Flags {
@@ -36,6 +35,15 @@ pub(crate) struct Flags {
     /// last byte, such as 12h or 7d
     #[arg(long, value_name = "TIME", default_value_t = humantime::Duration::from(KEEP_PARTIALS))]
     pub(crate) keep_partials: humantime::Duration,
+    /// Let everybody who reaches the port read, write and remove everything below the root
+    #[arg(long, conflicts_with_all = ["anonymous", "registration"])]
+    pub(crate) no_login: bool,
+    /// What may be done without an account, in the folder anonymous below the root
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Anonymous::Off)]
+    pub(crate) anonymous: Anonymous,
+    /// Who may make an account for himself
+    #[arg(long, value_enum, value_name = "WHO", default_value_t = Registration::Off)]
+    pub(crate) registration: Registration,
     /// Log connections and replies as well
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
@@ -44,6 +52,26 @@ pub(crate) struct Flags {
     pub(crate) quiet: bool,
     #[command(subcommand)]
     pub(crate) task: Option<Task>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Anonymous {
+    /// Nothing
+    Off,
+    /// Look and download
+    Read,
+    /// Look, download, and upload without replacing anything
+    Write,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Registration {
+    /// Nobody
+    Off,
+    /// Whoever has a code of towd invite
+    Invite,
+    /// Everybody
+    Open,
 }
 
 /// What else there is to do than to serve.
@@ -111,7 +139,7 @@ pub(crate) struct Settings {
     /// [default of a new user: rwd]
     #[arg(long, value_name = "RWDA", allow_hyphen_values = true)]
     pub(crate) rights: Option<Rights>,
-    /// His folder, below the root or absolute; . is the root [default of a new user: the root]
+    /// His folder, below the root or absolute; . is the root [default of a new user: his name]
     #[arg(long, value_name = "DIR", value_parser = home)]
     pub(crate) home: Option<Home>,
     /// Bytes that his files may take, such as 10GiB, 500MB or none

@@ -6,9 +6,13 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use towpath::server::{Config, Server, StartError};
+use towpath::{
+    auth::Rights,
+    server::{Access, Config, Logins, Server, Settings, StartError},
+    wire::Registration,
+};
 
-use crate::cli::Flags;
+use crate::cli::{self, Anonymous, Flags};
 
 /// Serves until a signal ends it.
 pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
@@ -16,7 +20,12 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
     let server = Server::bind(&Config {
         root: flags.root.clone(),
         listen: flags.listen.clone(),
-        keep_partials: Duration::from(flags.keep_partials),
+        settings: Settings {
+            access: access(flags),
+            keep_partials: Duration::from(flags.keep_partials),
+            ..Settings::default()
+        },
+        reload: None,
         handle_signals: true,
     })?;
     for address in server.addresses() {
@@ -25,6 +34,24 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
     }
     server.run()?;
     Ok(())
+}
+
+fn access(flags: &Flags) -> Access {
+    if flags.no_login {
+        return Access::Everybody;
+    }
+    let mut logins = Logins::new(crate::user::path(flags), flags.root.join(".tow/invites"));
+    logins.anonymous = match flags.anonymous {
+        Anonymous::Off => None,
+        Anonymous::Read => Some(Rights::READ),
+        Anonymous::Write => Some(Rights::READ.union(Rights::WRITE)),
+    };
+    logins.registration = match flags.registration {
+        cli::Registration::Off => Registration::Off,
+        cli::Registration::Invite => Registration::Invite,
+        cli::Registration::Open => Registration::Open,
+    };
+    Access::Logins(logins)
 }
 
 /// Each connection takes a descriptor, a transfer some more: all that the system grants.

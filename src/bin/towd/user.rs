@@ -140,7 +140,7 @@ fn row(account: &Account) -> [String; 8] {
     [
         account.name.to_string(),
         account.rights.to_string(),
-        home.unwrap_or_else(|| ".".to_owned()),
+        home.unwrap_or_else(|| account.name.to_string()),
         size(account.quota_bytes),
         account.quota_files.map_or_else(|| "-".to_owned(), |files| files.to_string()),
         size(account.max_rate),
@@ -196,7 +196,7 @@ fn missing(accounts: &Accounts, name: &UserName) -> Failure {
 }
 
 /// Where the user file is.
-fn path(flags: &Flags) -> PathBuf {
+pub(crate) fn path(flags: &Flags) -> PathBuf {
     flags.users.clone().unwrap_or_else(|| flags.root.join(".tow/users"))
 }
 
