@@ -96,14 +96,15 @@ impl Pty {
             .more
             .wait_timeout_while(said, PATIENCE, |(bytes, ended)| find(bytes).is_none() && !*ended)
             .expect("the reader does not panic");
-        let new = said.0.get(self.mark..).unwrap_or_default();
-        let Some(at) = find(&said.0) else {
-            panic!("no {text:?} in {:?}", String::from_utf8_lossy(new));
+        let at = find(&said.0);
+        let new = said.0.get(self.mark..).unwrap_or_default().to_vec();
+        drop(said);
+        let Some(at) = at else {
+            panic!("no {text:?} in {:?}", String::from_utf8_lossy(&new));
         };
         let end = at + text.len();
-        let new = String::from_utf8_lossy(&new[..end]).into_owned();
         self.mark += end;
-        new
+        String::from_utf8_lossy(&new[..end]).into_owned()
     }
 
     /// Waits for a prompt that ends like this; returns what was said before it.

@@ -116,6 +116,10 @@ impl Shared {
         if let Some(terminal) = &self.terminal {
             // Nobody is left to be told that it failed.
             let _ = tcsetattr(stdin(), OptionalActions::Now, terminal);
+            if self.waiting.load(Ordering::SeqCst) {
+                // The line editor had asked for pasted text to be marked.
+                eprint!("\u{1b}[?2004l");
+            }
             eprintln!();
         }
         exit(Exit::Interrupted.code())
