@@ -356,6 +356,8 @@ fn a_grandchild_that_keeps_the_pipe_ends_with_its_leader() {
     let ran = run(turn.shell("sleep 1000 & echo $!; exit 3"));
     assert_eq!(ran.exit, Some(Exit::Code(3)));
     let grandchild: i32 = ran.stdout().trim().parse().unwrap();
+    // Without a sweep; its zombie is for that.
+    assert!(wait_until(PATIENCE, || stat(grandchild).unwrap().0 == "Z"));
     turn.sweep();
     assert!(!is_there(grandchild));
 }
@@ -460,8 +462,10 @@ fn two_hundred_clients_that_leave_mid_run_leave_nothing() {
     let turn = Turn::take();
     let script = "trap '' TERM HUP; sleep 1000 & setsid sleep 1000 & \
                   (setsid sh -c 'sleep 1000 & sleep 1000' &); echo; while :; do sleep 1000; done";
+    let mut marks = BTreeSet::new();
     for round in 0..200 {
         let mut child = turn.shell(script);
+        marks.insert(format!("TOW_ACTION={}", child.id()).into_bytes());
         // At any moment: before it did anything, and when all of it runs.
         if round % 2 == 0 {
             first_line(&mut child);
@@ -475,11 +479,11 @@ fn two_hundred_clients_that_leave_mid_run_leave_nothing() {
         children_of_mine().is_empty()
     });
     assert!(none, "{:?}", children_of_mine());
-    let sleeping = |pid: &i32| {
-        fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|environ| environ.windows(11).any(|it| it == b"TOW_ACTION="))
+    let marked = |pid: &i32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|&byte| byte == 0).any(|it| marks.contains(it))
     };
-    assert_eq!(processes().filter(sleeping).count(), 0);
+    assert_eq!(processes().filter(marked).count(), 0);
 }
 
 #[test]
@@ -536,6 +540,15 @@ fn a_child_can_be_handed_from_thread_to_thread() {
     let turn = Turn::take();
     let child = std::thread::scope(|scope| scope.spawn(|| turn.shell("echo x")).join().unwrap());
     assert_eq!(run(child).stdout(), "x\n");
+}
+
+#[test]
+fn a_sweep_takes_no_exit_from_the_loop() {
+    let turn = Turn::take();
+    let mut child = turn.shell("exit 3");
+    assert!(wait_until(PATIENCE, || child.has_exited()));
+    assert_eq!(turn.children.sweep().unwrap(), Swept::default());
+    assert_eq!(child.reap(), Some(Exit::Code(3)));
 }
 
 #[test]
