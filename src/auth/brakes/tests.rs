@@ -200,9 +200,9 @@ fn tables_stay_bounded_under_a_hundred_thousand_addresses() {
         assert_eq!(len, BRAKE_ENTRIES_MAX);
     }
     assert!(brakes.pending.is_empty());
-    let mut taken = 0;
-    while brakes.begin(IpAddr::from(u32::to_be_bytes(taken)), "x", now).is_ok() {
-        taken += 1;
+    for host in 0..=u32::try_from(CONNECTIONS_MAX).unwrap() {
+        let begun = brakes.begin(IpAddr::from(host.to_be_bytes()), "x", now);
+        assert_eq!(begun.is_ok(), host < u32::try_from(CONNECTIONS_MAX).unwrap());
     }
     assert_eq!(brakes.pending.len(), CONNECTIONS_MAX);
 }
