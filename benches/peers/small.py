@@ -1,0 +1,179 @@
+"""Figures of small things: many small files, log-ins, commands beside bulk load."""
+
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import time
+
+import lines
+import processes
+import servers
+from bulk import FTP, SINK, SSH, TREE, XXH
+from compare import Candidate, compare
+
+SMALL_BYTES = 2048
+BULK_CLIENTS = 16
+# Pauses between two small commands, so that they meet the server at all points of its turn.
+PAUSE_SECONDS = 0.003
+# CPU time of the server from which on the bulk load is there.
+WARM_SECONDS = 0.05
+
+
+def files(bench):
+    """A folder of small files over one connection."""
+    count = len(os.listdir(bench.small))
+    what = f"{count:,} files of 2 KiB, one connection"
+    bench.tell(what)
+    tow, rsync, sftp = map(bench.servers.get, ("towpath", "rsync", "sftp"))
+    source = os.path.join(bench.sources_folder, "small")
+    arrived = os.path.join(bench.uploads, "small")
+    local = os.path.join(bench.downloads, "small")
+
+    def expect(folder):
+        if len(os.listdir(folder)) != count:
+            raise processes.Failed("not all files are there")
+
+    def forget(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def ways(get, server, command, who, verified):
+        folder = local if get else arrived
+        return Candidate(
+            who,
+            server,
+            [[command]],
+            verified,
+            prepare=lambda: forget(folder),
+            check=lambda: expect(folder),
+        )
+
+    for way in ("get", "put"):
+        get, candidates = way == "get", []
+        if _has_recursive(bench, way):
+            ours = tow.get("small", bench.downloads, "-r") if get else tow.put(source, "up/", "-r")
+            candidates.append(ways(get, tow, ours, f"tow {way} -r", TREE))
+        if rsync:
+            theirs = (
+                rsync.get("small", bench.downloads, "-r") if get else rsync.put(source, "up/", "-r")
+            )
+            candidates.append(ways(get, rsync, theirs, "rsync -Wr", XXH))
+        if sftp:
+            theirs = (
+                sftp.get("small", bench.downloads, "-r") if get else sftp.put(source, "up/", "-r")
+            )
+            candidates.append(ways(get, sftp, theirs, f"sftp {way} -r", SSH))
+        figure = f"{way}, {what}"
+        if not _has_recursive(bench, way):
+            bench.table.add(figure, f"tow {way} -r", "not there yet")
+        compare(bench, figure, candidates, count * SMALL_BYTES, unit="seconds")
+
+
+def _has_recursive(bench, way):
+    """Whether this build of `tow` can send folders."""
+    asked = subprocess.run(
+        [bench.servers.programs["tow"], way, "--help"], capture_output=True, text=True, check=False
+    )
+    return re.search(r"^\s*-r\b", asked.stdout, re.MULTILINE) is not None
+
+
+def logins(bench):
+    """Connections that log in and say goodbye, one after the other."""
+    bench.tell("log-ins")
+    # As another server's flags, so that the other figures need no password.
+    name, _, password = os.environ.get("TOW_BENCH_LOGIN", "bench:bench").partition(":")
+    flags = os.environ.get("TOW_BENCH_LOGIN_FLAGS", "").split()
+    tow = bench.servers.towd("towpath-login", flags)
+    tow.user = name
+    with lines.Line(tow.port) as line:
+        none = "login=none" in line.reply("220").split()
+    how = "none to do yet: connects and quits" if none else "SCRAM-SHA-256"
+    rates = {}
+    subjects = [(f"tow, {how}", tow, password)]
+    subjects += [(server.name, server, servers.PASSWORD) for server in bench.servers.started(*FTP)]
+    for _ in range(bench.rounds):
+        for who, server, secret in subjects:
+            try:
+                rates.setdefault(who, []).append(_logins_per_second(bench, server, secret))
+            except (processes.Failed, OSError) as reason:
+                rates[who] = str(reason)
+                subjects = [subject for subject in subjects if subject[0] != who]
+    ours = rates[subjects[0][0]]
+    for who, found in rates.items():
+        if isinstance(found, str):
+            bench.table.add("log-ins, one after the other", who, f"failed: {found}")
+            continue
+        ratio = None
+        if found is not ours and not none and not isinstance(ours, str):
+            ratio = statistics.median(our / their for our, their in zip(ours, found))
+        rate = f"{statistics.median(found):,.0f} per s"
+        bench.table.add("log-ins, one after the other", who, rate, ratio=ratio)
+    processes.stop(tow.process)
+
+
+def _logins_per_second(bench, server, password):
+    """So many as fit into a while."""
+    count, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < bench.login_seconds:
+        with lines.logged_in(server, password) as line:
+            line.ask("quit", "221")
+        count += 1
+    return count / passed
+
+
+def beside(bench):
+    """How long a small command takes while others download."""
+    figure = f"NOOP beside {BULK_CLIENTS} downloads"
+    bench.tell(figure)
+    subjects, found = bench.servers.started("towpath", *FTP), {}
+    for _ in range(bench.rounds):
+        for server in list(subjects):
+            try:
+                found.setdefault(server, []).append(_beside(bench, server))
+            except (processes.Failed, OSError) as reason:
+                bench.table.add(figure, server.name, f"failed: {reason}")
+                subjects.remove(server)
+    ours = found.get(bench.servers.get("towpath"))
+    for server in subjects:
+        rounds = found[server]
+        medians, tails = zip(*rounds)
+        ratio = None
+        if ours and rounds is not ours:
+            ratio = statistics.median(their[1] / our[1] for their, our in zip(rounds, ours))
+        median, tail = (1000 * statistics.median(values) for values in (medians, tails))
+        measured = f"p99 {tail:.2f} ms, median {median:.2f} ms"
+        bench.table.add(figure, server.name, measured, ratio=ratio)
+
+
+def _beside(bench, server):
+    """Median and p99 of a small command, in seconds, beside clients that download all the while."""
+    command, times, clients = server.get("one", SINK), [], []
+
+    def keep_going():
+        for number, client in enumerate(clients):
+            if client.poll() is not None:
+                processes.finish([client])
+                clients[number] = processes.start_client(command)
+
+    def sends():
+        keep_going()
+        return processes.cpu_seconds(server.pid) > before + WARM_SECONDS
+
+    server.quiet()
+    with lines.logged_in(server, servers.PASSWORD) as line:
+        try:
+            before = processes.cpu_seconds(server.pid)
+            clients.extend(processes.start_client(command) for _ in range(BULK_CLIENTS))
+            processes.wait_until(sends, "the downloads begin")
+            while len(times) < bench.pings:
+                started = time.perf_counter()
+                line.ask("noop", "200")
+                times.append(time.perf_counter() - started)
+                time.sleep(PAUSE_SECONDS)
+                keep_going()
+        finally:
+            for client in clients:
+                processes.stop(client)
+    times.sort()
+    return statistics.median(times), times[len(times) * 99 // 100]
