@@ -191,6 +191,7 @@ fn read_file(
         Cold::Ready(..) | Cold::No => match connection.held.as_ref()? {
             Held::Source(source) => source.read_now(read.offset, buffer),
             Held::Partial(partial) => partial.read_now(read.offset, buffer),
+            Held::Action(_) => return None,
         },
     };
     match now {
@@ -371,7 +372,7 @@ pub(super) fn send_frames(connection: &mut Connection, now: Instant) {
         if matches!(frame, Frame::End { .. }) {
             let unchanged = match &connection.held {
                 Some(Held::Source(source)) => source.is_unchanged(),
-                Some(Held::Partial(_)) | None => false,
+                Some(Held::Partial(_) | Held::Action(_)) | None => false,
             };
             if !unchanged {
                 let reply = Reply::text(Code::Changed, "the file changed while it was sent");

@@ -21,6 +21,7 @@ mod homes;
 mod listen;
 mod reactor;
 mod report;
+mod running;
 mod settings;
 mod timers;
 mod writers;

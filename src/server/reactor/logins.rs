@@ -11,7 +11,7 @@ use crate::{
     server::{
         disk::{Done, Ticket, error_reply},
         gate::{self, UserFile},
-        homes::Opening,
+        homes::{Opening, quota_of},
         settings::Settings,
     },
     session::{JobId, Outcome},
@@ -95,6 +95,18 @@ impl Reactor {
         enqueue(&mut self.ready, connection);
     }
 
+    /// It takes more than one step, unless nobody waits for it any more.
+    pub(super) fn take_opening(&mut self, token: Token, id: JobId, opening: Opening) {
+        if find(&mut self.connections, token).is_some() {
+            return self.go_on_opening(Ticket::Session(token, id), opening);
+        }
+        let homes = Arc::clone(&self.homes);
+        self.disk.submit(Ticket::Nobody, move || {
+            homes.give_up(&opening);
+            Done::Nothing
+        });
+    }
+
     /// Makes an account for somebody.
     pub(super) fn register(
         &mut self,
@@ -146,7 +158,16 @@ impl Reactor {
             if account.name.is_anonymous() {
                 continue;
             }
+            let had_quota = has_quota(account);
             let account = accounts.get(&account.name).filter(|account| !account.locked).cloned();
+            let ledger = connection.home.as_ref().and_then(|home| home.ledger());
+            if let (Some(account), Some(ledger)) = (&account, ledger) {
+                ledger.set_quota(quota_of(account).unwrap_or_default());
+            } else if account.as_deref().is_some_and(has_quota) && !had_quota {
+                // What the home holds was never measured: that is a part of the login.
+                let text = "your account has changed: log in again";
+                connection.session.end(Reply::text(Code::GoingDown, text), now);
+            }
             connection.session.handle_account(account, now);
             enqueue(&mut self.ready, connection);
         }
@@ -202,4 +223,8 @@ impl Reactor {
             Err(error) => log::error!("the configuration stays as it was: {error}"),
         }
     }
+}
+
+fn has_quota(account: &Account) -> bool {
+    quota_of(account).is_some()
 }
