@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{PATIENCE, Raw, Ran, TestDir, resident_bytes, run, tow, wait_until};
+use support::{PATIENCE, Ran, Raw, TestDir, resident_bytes, run, tow, wait_until};
 use towpath::{
     action::{ActionConfig, Actions},
     auth::{Account, Accounts, Password, Rights, ScramVerifier, file},
@@ -29,7 +29,8 @@ const PASSWORD: &str = "a right password";
 
 /// A server within this process, with the users ann, who may run actions, and bob, who may not.
 struct Host {
-    dir: TestDir,
+    /// Its folder goes with it.
+    _dir: TestDir,
     address: SocketAddr,
     stopper: Stopper,
     running: Option<JoinHandle<std::io::Result<()>>>,
@@ -62,7 +63,7 @@ impl Host {
         let server = Server::bind(&config).unwrap();
         let (address, stopper) = (server.addresses()[0], server.stopper());
         let running = Some(thread::spawn(move || server.run()));
-        Self { dir, address, stopper, running }
+        Self { _dir: dir, address, stopper, running }
     }
 
     fn url(&self, user: &str) -> String {
@@ -223,9 +224,7 @@ fn who_leaves_takes_everything_that_was_started_along() {
     let script = "sleep 1000.25 & setsid sleep 1000.25 & echo begun; wait";
     let host = Host::start(&[("family", shell(script))]);
     let result = host.client("ann").run("family", &[], |output| match output {
-        Output::Stdout(bytes) if !bytes.is_empty() => {
-            Err(std::io::ErrorKind::BrokenPipe.into())
-        }
+        Output::Stdout(bytes) if !bytes.is_empty() => Err(std::io::ErrorKind::BrokenPipe.into()),
         _ => Ok(()),
     });
     assert!(result.is_err());
