@@ -19,6 +19,7 @@ mod disk;
 mod gate;
 mod homes;
 mod listen;
+mod rates;
 mod reactor;
 mod report;
 mod running;

@@ -37,6 +37,7 @@ use super::{
     gate::{self, Gate, UserFile},
     homes::Homes,
     listen::listen,
+    rates::Rates,
     report::{log_report, log_run},
     settings::Settings,
     timers::Timers,
@@ -63,6 +64,8 @@ const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
 
 /// Lines served for one connection before the others have their turn.
 const LINES_PER_TURN: usize = 16;
+
+const NO_WAIT: Duration = Duration::ZERO;
 
 pub(super) use self::actions::sweep;
 
@@ -91,6 +94,7 @@ pub(super) struct Reactor {
     reload: Option<Reload>,
     greeting: Arc<Greeting>,
     gate: Gate,
+    rates: Rates,
     /// The user file, where people log in.
     users: Option<Arc<UserFile>>,
     /// When it is looked at next.
@@ -115,6 +119,8 @@ impl Reactor {
         let users = users.transpose()?.map(Arc::new);
         let accounts = users.as_ref().map(|users| users.accounts());
         let greeting = gate::greeting(&config.settings.access, accounts.as_deref());
+        let mut rates = Rates::default();
+        rates.limit_server(config.settings.max_rate, Instant::now());
         let children = if config.handle_signals {
             Children::adopting(&config.root)
         } else {
@@ -163,6 +169,7 @@ impl Reactor {
             settings: Arc::new(config.settings.clone()),
             reload: config.reload.clone(),
             gate: Gate::default(),
+            rates,
             users,
             users_at: Instant::now(),
             homes: Arc::new(Homes::new(root)),
@@ -330,8 +337,10 @@ impl Reactor {
             return self.close(token, "the line broke", now);
         }
         let works = bulk::has_work(connection);
-        if works && !connection.bulk_queued {
+        let wait = if works { self.rates.wait(connection.user.as_ref(), now) } else { NO_WAIT };
+        if works && !connection.bulk_queued && wait.is_zero() {
             connection.bulk_queued = true;
+            connection.chunk_bytes = self.rates.chunk_bytes(connection.user.as_ref());
             self.bulk.push_back(token);
         }
         let ended = connection.input_ended && !works && connection.is_flushed();
@@ -346,6 +355,9 @@ impl Reactor {
         let mut deadline = connection.session.deadline();
         if let Some(Held::Action(running)) = &connection.held {
             deadline = running.budget.wake().map_or(deadline, |wake| wake.min(deadline));
+        }
+        if !wait.is_zero() {
+            deadline = deadline.min(now + wait);
         }
         if connection.reminder.is_none_or(|at| deadline < at) {
             connection.reminder = Some(deadline);

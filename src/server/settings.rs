@@ -22,6 +22,8 @@ pub struct Settings {
     pub max_per_address: usize,
     /// Connections at one time of one user.
     pub max_per_user: usize,
+    /// Bytes in a second for all connections together, both ways; `None` for as many as can be.
+    pub max_rate: Option<u64>,
     /// Bytes of each file system that uploads leave free.
     pub reserve_bytes: u64,
     /// What is said to everybody who logs in.
@@ -39,6 +41,7 @@ impl Default for Settings {
             max_connections: CONNECTIONS_MAX,
             max_per_address: ADDRESS_CONNECTIONS_MAX,
             max_per_user: USER_CONNECTIONS_MAX,
+            max_rate: None,
             reserve_bytes: 0,
             banner: None,
             actions: Arc::default(),

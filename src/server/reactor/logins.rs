@@ -83,6 +83,7 @@ impl Reactor {
                     self.gate.succeeded(address, &account.name, now);
                 }
                 log::info!("{}: {} logged in", connection.peer, account.name);
+                self.rates.limit_user(&account.name, account.max_rate, now);
                 Outcome::HomeOpened { account, banner: self.settings.banner.clone() }
             }
             Err(error) => {
@@ -160,6 +161,8 @@ impl Reactor {
             }
             let had_quota = has_quota(account);
             let account = accounts.get(&account.name).filter(|account| !account.locked).cloned();
+            let rate = account.as_ref().and_then(|account| account.max_rate);
+            connection.user.iter().for_each(|user| self.rates.limit_user(user, rate, now));
             let ledger = connection.home.as_ref().and_then(|home| home.ledger());
             if let (Some(account), Some(ledger)) = (&account, ledger) {
                 ledger.set_quota(quota_of(account).unwrap_or_default());
@@ -211,6 +214,7 @@ impl Reactor {
                     return;
                 }
                 self.settings = Arc::new(settings);
+                self.rates.limit_server(self.settings.max_rate, now);
                 self.users = users.map(Arc::new);
                 let accounts = self.users.as_ref().map(|users| users.accounts());
                 self.greeting =

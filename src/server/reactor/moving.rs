@@ -53,6 +53,9 @@ impl Reactor {
             moved += load.bytes;
             if let Some(connection) = find(&mut self.connections, token) {
                 bulk::apply(&self.engine, connection, load, buffer, now);
+                // What came in was counted when it was gathered.
+                let bytes = std::mem::take(&mut connection.line_bytes);
+                self.rates.take(connection.user.as_ref(), bytes, now);
             }
         }
         for &token in batch {
