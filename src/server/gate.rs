@@ -172,6 +172,17 @@ pub(super) fn find_account(file: &UserFile, name: &str, not_before: Instant) -> 
     Done::Login(outcome, changed)
 }
 
+/// The account of somebody whose proof was right, as it is now. Between the challenge and the
+/// proof there may be a minute, in which it was locked, removed, or given another password.
+pub(super) fn account_now(file: &UserFile, account: &Account) -> Result<Arc<Account>, Reply> {
+    let found = file.accounts().find(account.name.as_str());
+    let now = found
+        .account()
+        .filter(|now| (&now.scram, &now.cram_md5) == (&account.scram, &account.cram_md5));
+    let refused = || Reply::text(Code::LoginFailed, "wrong name or password");
+    now.cloned().ok_or_else(refused)
+}
+
 /// Makes an account for somebody who asked for one.
 pub(super) fn register(
     logins: &Logins,

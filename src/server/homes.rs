@@ -29,7 +29,7 @@ pub(super) struct Homes {
 /// A home on the way to be opened.
 #[derive(Debug)]
 pub(super) struct Opening {
-    account: Arc<Account>,
+    pub(super) account: Arc<Account>,
 }
 
 impl Opening {
