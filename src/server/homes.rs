@@ -52,7 +52,7 @@ impl Home {
 /// A home on the way to be opened.
 #[derive(Debug)]
 pub(super) struct Opening {
-    account: Arc<Account>,
+    pub(super) account: Arc<Account>,
     walk: Option<(Root, Walk)>,
 }
 

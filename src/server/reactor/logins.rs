@@ -59,9 +59,18 @@ impl Reactor {
         connection.session.handle_outcome(id, Outcome::Failed(refused), now);
     }
 
-    fn go_on_opening(&self, ticket: Ticket, opening: Opening) {
+    fn go_on_opening(&self, ticket: Ticket, mut opening: Opening) {
         let (homes, settings) = (Arc::clone(&self.homes), Arc::clone(&self.settings));
-        self.disk.submit(ticket, move || homes.open(opening, &settings));
+        let users = self.users.clone().filter(|_| !opening.account.name.is_anonymous());
+        self.disk.submit(ticket, move || {
+            if let Some(users) = users {
+                match gate::account_now(&users, &opening.account) {
+                    Ok(account) => opening.account = account,
+                    Err(reply) => return Done::Session(Outcome::Failed(reply), None),
+                }
+            }
+            homes.open(opening, &settings)
+        });
     }
 
     /// A step of the opening of a home is done.
