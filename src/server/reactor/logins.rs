@@ -9,8 +9,9 @@ use crate::{
     auth::{Account, Accounts},
     limits::USERS_INTERVAL,
     server::{
+        connection::Connection,
         disk::{Done, Ticket, error_reply},
-        gate::{self, UserFile},
+        gate::{self, Gate, UserFile},
         homes::{Opening, quota_of},
         settings::Settings,
     },
@@ -24,6 +25,8 @@ impl Reactor {
     pub(super) fn find_account(&mut self, token: Token, id: JobId, name: String, now: Instant) {
         let Some(connection) = find(&mut self.connections, token) else { return };
         let Some(users) = self.users.clone() else { return };
+        // Whatever became of the last one.
+        forget_login(&mut self.gate, connection);
         let address = connection.peer.ip();
         match self.gate.begin(address, &name, now) {
             Ok(delay) => {
@@ -45,6 +48,9 @@ impl Reactor {
         now: Instant,
     ) {
         let Some(connection) = find(&mut self.connections, token) else { return };
+        if account.is_none() {
+            forget_login(&mut self.gate, connection);
+        }
         let anonymous =
             || self.settings.logins().and_then(|logins| logins.anonymous_account()).map(Arc::new);
         let refused = match account.or_else(anonymous) {
@@ -56,6 +62,7 @@ impl Reactor {
             Some(_) => Reply::text(Code::TooMany, "too many connections of this user"),
             None => Reply::text(Code::LoginFailed, "nobody gets in without an account"),
         };
+        forget_login(&mut self.gate, connection);
         connection.session.handle_outcome(id, Outcome::Failed(refused), now);
     }
 
@@ -96,6 +103,7 @@ impl Reactor {
                 Outcome::HomeOpened { account, banner: self.settings.banner.clone() }
             }
             Err(error) => {
+                forget_login(&mut self.gate, connection);
                 log::error!("the home of {}: {error}", account.name);
                 let text = format!("your home can't be opened: {}", error_reply(&error).message());
                 Outcome::Failed(Reply::text(Code::Failed, &text))
@@ -240,4 +248,14 @@ impl Reactor {
 
 fn has_quota(account: &Account) -> bool {
     quota_of(account).is_some()
+}
+
+/// What was counted for a login that came to nothing is counted no longer.
+fn forget_login(gate: &mut Gate, connection: &mut Connection) {
+    if std::mem::take(&mut connection.login_pending) {
+        gate.end(connection.peer.ip());
+    }
+    if let Some(user) = connection.user.take() {
+        gate.leave(&user);
+    }
 }
