@@ -4,91 +4,50 @@
 
 mod support;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    path::Path,
-    process::Command,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{PATIENCE, Ran, Raw, TestDir, resident_bytes, run, tow, wait_until};
+use support::{
+    PATIENCE, Ran, Raw, TestDir,
+    people::{House, InProcess, PASSWORD, client, logged_in, tow_with, url},
+    resident_bytes, run, wait_until,
+};
 use towpath::{
     action::{ActionConfig, Actions},
-    auth::{Account, Accounts, Password, Rights, ScramVerifier, file},
-    client::{Client, Credentials, Ended, Options, Url},
-    server::{Access, Config, Logins, Server, Settings, Stopper},
+    client::{Client, Ended, Options},
     wire::Output,
 };
 
-const PASSWORD: &str = "a right password";
-
-/// A server within this process, with the users ann, who may run actions, and bob, who may not.
+/// A server with the users ann, who may run actions, and bob, who may not.
 struct Host {
-    /// Its folder goes with it.
-    _dir: TestDir,
-    address: SocketAddr,
-    stopper: Stopper,
-    running: Option<JoinHandle<std::io::Result<()>>>,
+    server: InProcess,
+    _house: House,
 }
 
 impl Host {
     fn start(actions: &[(&str, ActionConfig)]) -> Self {
-        let dir = TestDir::new();
-        let users = dir.join("users");
-        file::update(&users, |accounts: &mut Accounts| {
-            let password = Password::new(PASSWORD).unwrap();
-            for (name, rights) in [("ann", Rights::ALL), ("bob", Rights::READ)] {
-                let scram = Some(ScramVerifier::new(&password, [1; 16], 4096));
-                let account = Account::new(name.parse().unwrap(), rights);
-                assert!(accounts.put(Account { scram, ..account }));
-            }
-            Ok::<_, file::FileError>(())
-        })
-        .unwrap();
-        let root = dir.join("root");
-        fs::create_dir(&root).unwrap();
+        let house = House::of(&["bob"]);
+        house.add("ann", "rwda");
         let named = |(name, action): &(&str, ActionConfig)| ((*name).to_owned(), action.clone());
         let actions: BTreeMap<_, _> = actions.iter().map(named).collect();
-        let settings = Settings {
-            access: Access::Logins(Logins::new(users, dir.join("invites"))),
-            actions: Arc::new(Actions::load(&actions, &root).unwrap()),
-            ..Settings::default()
-        };
-        let config = Config { settings, ..Config::loopback(root) };
-        let server = Server::bind(&config).unwrap();
-        let (address, stopper) = (server.addresses()[0], server.stopper());
-        let running = Some(thread::spawn(move || server.run()));
-        Self { _dir: dir, address, stopper, running }
-    }
-
-    fn url(&self, user: &str) -> String {
-        format!("tow://{user}@{}/", self.address)
+        let actions = Arc::new(Actions::load(&actions, &house.root()).unwrap());
+        let server = house.serve(|settings, _| settings.actions = actions);
+        Self { server, _house: house }
     }
 
     fn client(&self, user: &str) -> Client {
-        let url: Url = self.url(user).parse().unwrap();
-        let password = Password::new(PASSWORD).unwrap();
-        let login = Some(Arc::new(Credentials::new(user.parse().unwrap(), password)));
-        Client::new(&url, Options { login, give_up: Duration::ZERO, ..Options::default() })
+        let options = Options { give_up: Duration::ZERO, ..Options::default() };
+        client(self.server.addr(), user, options)
     }
 
     fn tow_run(&self, user: &str, words: &[&str]) -> Ran {
-        let url = self.url(user);
-        let mut command = tow([&["run", &*url][..], words].concat());
-        command.env("TOW_PASSWORD", PASSWORD);
-        run(command)
+        let url = url(self.server.addr(), user, "");
+        run(tow_with(PASSWORD, [&["run", &*url][..], words].concat()))
     }
-}
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.stopper.stop();
-        self.running.take().unwrap().join().unwrap().unwrap();
+    /// A raw connection on which ann is logged in.
+    fn ann(&self) -> Raw {
+        logged_in(self.server.addr(), "ann")
     }
 }
 
@@ -250,7 +209,7 @@ fn kill_all(text: &str) {
 #[test]
 fn a_line_of_4xx_ends_the_action_and_the_connection_goes_on() {
     let host = Host::start(&[("hang", action(&["sleep", "1000.375"]))]);
-    let mut peer = logged_in(&host);
+    let mut peer = host.ann();
     peer.send(b"run hang\n");
     assert_eq!(peer.read_line().trim_end(), "210");
     assert!(wait_until(PATIENCE, || is_alive("1000.375")));
@@ -264,39 +223,21 @@ fn a_line_of_4xx_ends_the_action_and_the_connection_goes_on() {
     assert!(!is_alive("1000.375"));
 }
 
-/// A raw connection on which ann is logged in.
-fn logged_in(host: &Host) -> Raw {
-    use towpath::auth::{ClientKeys, scram::ScramClient};
-    use towpath::wire::{Reply, from_base64, to_base64};
-    let mut peer = Raw::connect(host.address);
-    peer.read_line();
-    let (client, first) = ScramClient::new(&"ann".parse().unwrap(), [3; 18]);
-    peer.send(format!("auth scram-sha-256 data={}\n", to_base64(first.as_bytes())).as_bytes());
-    let challenge = Reply::parse(peer.read_line().trim_end().as_bytes()).unwrap();
-    let challenge = from_base64(challenge.field("data").unwrap()).unwrap();
-    let password = Password::new(PASSWORD).unwrap();
-    let keys = |salt: &[u8], iterations| ClientKeys::derive(&password, salt, iterations);
-    let (_, proof) = client.answer(&challenge, keys).unwrap();
-    peer.send(format!("334 data={}\n", to_base64(proof.as_bytes())).as_bytes());
-    assert!(peer.read_line().starts_with("230 "));
-    peer
-}
-
 #[test]
 fn only_so_many_run_at_once() {
     let mut one = action(&["sleep", "1000.5"]);
     one.max_running = Some(1);
     let host = Host::start(&[("one", one)]);
-    let mut first = logged_in(&host);
+    let mut first = host.ann();
     first.send(b"run one\n");
     assert_eq!(first.read_line().trim_end(), "210");
-    let mut second = logged_in(&host);
+    let mut second = host.ann();
     second.send(b"run one\n");
     assert!(second.read_line().starts_with("429 "));
     drop(first);
     // Its place is free once it has gone.
     let place_is_free = || {
-        let mut third = logged_in(&host);
+        let mut third = host.ann();
         third.send(b"run one\n");
         third.read_line().starts_with("210")
     };

@@ -100,8 +100,10 @@ impl Homes {
         if home.is_measured_now {
             return Ok(Step::Later(None));
         }
-        if let Some(root) = home.open.upgrade() {
-            // Whoever is in an unmeasured home came before there was a quota.
+        // Whoever is still in an unmeasured home came before there was a quota, and is on his way
+        // out: what he does there is not counted, and he is not waited for.
+        let is_fit = |root: &Arc<Root>| quota.is_none() || root.ledger().is_some();
+        if let Some(root) = home.open.upgrade().filter(is_fit) {
             root.ledger().iter().for_each(|ledger| ledger.set_quota(quota.unwrap_or_default()));
             return Ok(Step::Open(root));
         }
