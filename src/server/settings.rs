@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
+    action::Actions,
     auth::{Account, Home, Rights, UserName},
     limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, KEEP_PARTIALS, USER_CONNECTIONS_MAX},
     wire::Registration,
@@ -25,6 +26,8 @@ pub struct Settings {
     pub reserve_bytes: u64,
     /// What is said to everybody who logs in.
     pub banner: Option<Arc<str>>,
+    /// What users with the right to it may run by name.
+    pub actions: Arc<Actions>,
 }
 
 impl Default for Settings {
@@ -38,6 +41,7 @@ impl Default for Settings {
             max_per_user: USER_CONNECTIONS_MAX,
             reserve_bytes: 0,
             banner: None,
+            actions: Arc::default(),
         }
     }
 }
