@@ -6,6 +6,7 @@
 pub mod action;
 pub mod auth;
 pub mod client;
+pub mod config;
 pub mod digest;
 pub mod limits;
 pub mod progress;

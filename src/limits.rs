@@ -270,6 +270,15 @@ pub const SWEEP_WAIT_MAX: Duration = Duration::from_millis(50);
 /// variables unless somebody moved it.
 pub const ENVIRON_BYTES_MAX: u64 = 256 << 10;
 
+/// A configuration file, in bytes: a thousand actions. Whatever is longer is another file.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Addresses that are listened on: each takes a token of the loop.
+pub const LISTEN_ADDRESSES_MAX: usize = 64;
+
+/// What is said to everybody who logs in, in bytes: a line or two of a terminal.
+pub const BANNER_BYTES_MAX: usize = 256;
+
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);

@@ -4,11 +4,15 @@
 //! whatever the first one may miss, and the programs of actions as well: after it, this process
 //! and all that it starts can open nothing but what is listed here. See landlock(7).
 
-use std::{fmt, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
-    PathFdError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
+    PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
     RulesetStatus,
 };
 
@@ -19,9 +23,9 @@ pub struct Sandbox {
     pub writable: Vec<PathBuf>,
     /// Files and folders that may be read.
     pub readable: Vec<PathBuf>,
-    /// Whether programs are run: then those of the system, and what they need, may be read and
-    /// executed, and connections made.
-    pub programs: bool,
+    /// Whether programs are run, and the folders of those that are not the system's: then these, and
+    /// the programs of the system with what they need, may be read and executed, and connections made.
+    pub programs: Option<Vec<PathBuf>>,
     /// Ports that may be listened on.
     pub ports: Vec<u16>,
 }
@@ -56,6 +60,9 @@ pub enum SandboxError {
     /// A path that was to be left open.
     #[error("Landlock: {0}")]
     Path(#[from] PathFdError),
+    /// `no_new_privs`.
+    #[error("can't give up new privileges: {0}")]
+    Privileges(#[from] io::Error),
 }
 
 /// Where programs, and what they need to run, are.
@@ -64,16 +71,22 @@ const SYSTEM: [&str; 12] = [
     "/run",
 ];
 
+/// What nobody needs in a folder of files: to execute them, to make devices, to command devices.
+const NEVER: [AccessFs; 4] =
+    [AccessFs::Execute, AccessFs::MakeChar, AccessFs::MakeBlock, AccessFs::IoctlDev];
+
 /// What the store itself looks at.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Sandbox {
     /// Confines this thread, and the threads and processes that it starts from now on, for good.
-    /// To be called before any thread is started.
+    /// To be called before any thread is started. Programs with the set-user-id bit gain nothing by it
+    /// any more, with Landlock or without.
     ///
     /// # Errors
     /// A listed path can't be opened, or the kernel has Landlock and refuses it all the same.
     pub fn enter(&self) -> Result<Layer, SandboxError> {
+        rustix::thread::set_no_new_privs(true).map_err(io::Error::from)?;
         // The first version lets nobody rename from one folder to another: no file could ever be
         // made visible.
         let has_rename = Ruleset::default()
@@ -86,24 +99,25 @@ impl Sandbox {
         let abi = ABI::V5;
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(abi))?;
         let ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
-        let ruleset =
-            if self.programs { ruleset } else { ruleset.handle_access(AccessNet::ConnectTcp)? };
+        let ruleset = match self.programs {
+            Some(_) => ruleset,
+            None => ruleset.handle_access(AccessNet::ConnectTcp)?,
+        };
         let mut rules = ruleset.create()?;
+        let change = NEVER.into_iter().fold(AccessFs::from_all(abi), |access, it| access & !it);
+        let look = AccessFs::ReadFile | AccessFs::ReadDir;
+        let run = look | AccessFs::Execute;
         for path in &self.writable {
-            let access = AccessFs::from_all(abi) & !AccessFs::Execute;
-            rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
+            rules = add(rules, path, PathFd::new(path)?, change)?;
         }
         for path in &self.readable {
-            let access = AccessFs::ReadFile | AccessFs::ReadDir;
-            rules = add_if_there(rules, path.as_os_str(), access)?;
+            rules = add(rules, path, PathFd::new(path)?, look)?;
         }
         rules = add_if_there(rules, BOOT_ID, AccessFs::ReadFile)?;
-        let null = AccessFs::ReadFile | AccessFs::WriteFile;
-        rules = add_if_there(rules, "/dev/null", null)?;
-        if self.programs {
-            let run = AccessFs::Execute | AccessFs::ReadFile | AccessFs::ReadDir;
-            for path in SYSTEM {
-                rules = add_if_there(rules, path, run)?;
+        rules = add_if_there(rules, "/dev/null", AccessFs::ReadFile | AccessFs::WriteFile)?;
+        if let Some(folders) = &self.programs {
+            for folder in folders.iter().map(AsRef::as_ref).chain(SYSTEM.map(OsStr::new)) {
+                rules = add_if_there(rules, folder, run)?;
             }
             rules = add_if_there(rules, "/dev/zero", AccessFs::ReadFile)?;
             rules = add_if_there(rules, "/dev/urandom", AccessFs::ReadFile)?;
@@ -121,13 +135,23 @@ impl Sandbox {
 
 fn add_if_there(
     rules: RulesetCreated,
-    path: impl AsRef<std::ffi::OsStr>,
-    access: impl Into<landlock::BitFlags<AccessFs>>,
+    path: impl AsRef<OsStr>,
+    access: impl Into<BitFlags<AccessFs>>,
 ) -> Result<RulesetCreated, RulesetError> {
-    let Ok(fd) = PathFd::new(path.as_ref()) else { return Ok(rules) };
-    let is_dir = std::path::Path::new(path.as_ref()).is_dir();
-    let of_a_file = AccessFs::from_file(ABI::V5);
+    match PathFd::new(path.as_ref()) {
+        Ok(fd) => add(rules, Path::new(path.as_ref()), fd, access),
+        Err(_) => Ok(rules),
+    }
+}
+
+/// A file is given only what makes sense for one.
+fn add(
+    rules: RulesetCreated,
+    path: &Path,
+    fd: PathFd,
+    access: impl Into<BitFlags<AccessFs>>,
+) -> Result<RulesetCreated, RulesetError> {
     let access = access.into();
-    let access = if is_dir { access } else { access & of_a_file };
+    let access = if path.is_dir() { access } else { access & AccessFs::from_file(ABI::V5) };
     rules.add_rule(PathBeneath::new(fd, access))
 }

@@ -2,48 +2,70 @@
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts, in which [ ] is no link")]
 
-use std::{
-    net::{SocketAddr, ToSocketAddrs},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use towpath::{
     auth::{Home, Rights, UserName},
-    limits::KEEP_PARTIALS,
+    config::{AnonymousAccess, ConfigFile, Count, ListenAddress, RegistrationMode, Size},
 };
-
-use crate::size::{Count, Size};
 
 /// Serves a folder for transfers that survive broken lines.
 ///
 /// People log in, each at home in a folder of his own below the root; towd user adds them.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "towd", version)]
 pub(crate) struct Flags {
-    /// Folder to serve; made if it is absent
-    #[arg(long, value_name = "DIR", default_value = "./towpath-data", global = true)]
-    pub(crate) root: PathBuf,
+    /// File that says what flags do not say; SIGHUP reads it again
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder to serve; made if it is absent [default: ./towpath-data]
+    #[arg(long, value_name = "DIR", global = true)]
+    root: Option<PathBuf>,
     /// File of users [default: .tow/users below the root]
     #[arg(long, value_name = "FILE", global = true)]
-    pub(crate) users: Option<PathBuf>,
+    users: Option<PathBuf>,
     /// Address and port to listen on; may be given more than once, port 0 lets the system choose.
-    /// 0.0.0.0:8690 and [::]:8690 are reached from everywhere
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8690", value_parser = address)]
-    pub(crate) listen: Vec<SocketAddr>,
+    /// 0.0.0.0:8690 and [::]:8690 are reached from everywhere [default: 127.0.0.1:8690]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<Vec<ListenAddress>>,
     /// How long an unfinished upload, and what is remembered of a finished one, is kept after its
-    /// last byte, such as 12h or 7d
-    #[arg(long, value_name = "TIME", default_value_t = humantime::Duration::from(KEEP_PARTIALS))]
-    pub(crate) keep_partials: humantime::Duration,
+    /// last byte, such as 12h or 7d [default: 7d]
+    #[arg(long, value_name = "TIME")]
+    keep_partials: Option<humantime::Duration>,
+    /// Let people log in, which is the default, whatever the file says
+    #[arg(long, overrides_with = "no_login")]
+    login: bool,
     /// Let everybody who reaches the port read, write and remove everything below the root
-    #[arg(long, conflicts_with_all = ["anonymous", "registration"])]
-    pub(crate) no_login: bool,
-    /// What may be done without an account, in the folder anonymous below the root
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Anonymous::Off)]
-    pub(crate) anonymous: Anonymous,
-    /// Who may make an account for himself
-    #[arg(long, value_enum, value_name = "WHO", default_value_t = Registration::Off)]
-    pub(crate) registration: Registration,
+    #[arg(long, conflicts_with_all = ["anonymous", "registration"], overrides_with = "login")]
+    no_login: bool,
+    /// What may be done without an account, in the folder anonymous below the root [default: off]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    anonymous: Option<Anonymous>,
+    /// Who may make an account for himself [default: off]
+    #[arg(long, value_enum, value_name = "WHO")]
+    registration: Option<Registration>,
+    /// Line that is said to everybody who logs in
+    #[arg(long, value_name = "TEXT")]
+    banner: Option<String>,
+    /// Free space that uploads leave, such as 1GiB [default: none]
+    #[arg(long, value_name = "SIZE")]
+    reserve: Option<Size>,
+    /// Bytes in a second for all connections together, both ways, such as 50MiB
+    #[arg(long, value_name = "SIZE")]
+    max_rate: Option<Size>,
+    /// Connections at one time [default: 16384]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
+    /// Connections at one time from one address [default: 1024]
+    #[arg(long, value_name = "N")]
+    max_per_address: Option<usize>,
+    /// Connections at one time of one user [default: 256]
+    #[arg(long, value_name = "N")]
+    max_per_user: Option<usize>,
+    /// Do without Landlock, which keeps the server to its files if the kernel has it
+    #[arg(long)]
+    no_sandbox: bool,
     /// Log connections and replies as well
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
@@ -52,6 +74,37 @@ pub(crate) struct Flags {
     pub(crate) quiet: bool,
     #[command(subcommand)]
     pub(crate) task: Option<Task>,
+}
+
+impl Flags {
+    /// The flags, above the file if there is one.
+    pub(crate) fn options(&self) -> ConfigFile {
+        let file = self.config.as_deref().map(ConfigFile::read);
+        self.said().over(file.unwrap_or_default())
+    }
+
+    fn said(&self) -> ConfigFile {
+        let login = match (self.login, self.no_login) {
+            (false, false) => None,
+            (_, no_login) => Some(!no_login),
+        };
+        let mut said = ConfigFile::default();
+        said.root.clone_from(&self.root);
+        said.listen.clone_from(&self.listen);
+        said.users.clone_from(&self.users);
+        said.login = login;
+        said.anonymous = self.anonymous.map(Into::into);
+        said.banner.clone_from(&self.banner);
+        said.keep_partials = self.keep_partials;
+        said.reserve = self.reserve;
+        said.max_rate = self.max_rate;
+        said.max_connections = self.max_connections;
+        said.max_per_address = self.max_per_address;
+        said.max_per_user = self.max_per_user;
+        said.registration.mode = self.registration.map(Into::into);
+        said.sandbox.enabled = self.no_sandbox.then_some(false);
+        said
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,8 +127,28 @@ pub(crate) enum Registration {
     Open,
 }
 
+impl From<Anonymous> for AnonymousAccess {
+    fn from(what: Anonymous) -> Self {
+        match what {
+            Anonymous::Off => Self::Off,
+            Anonymous::Read => Self::Read,
+            Anonymous::Write => Self::Write,
+        }
+    }
+}
+
+impl From<Registration> for RegistrationMode {
+    fn from(who: Registration) -> Self {
+        match who {
+            Registration::Off => Self::Off,
+            Registration::Invite => Self::Invite,
+            Registration::Open => Self::Open,
+        }
+    }
+}
+
 /// What else there is to do than to serve.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Task {
     /// Adds, changes, removes and lists users
     User {
@@ -84,9 +157,11 @@ pub(crate) enum Task {
     },
     /// Makes codes with which people can make accounts for themselves, once each
     Invite(InviteFlags),
+    /// Says what is wrong with the configuration, the users and the actions, and serves nothing
+    Check,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum UserCommand {
     /// Adds a user
     Add {
@@ -133,7 +208,7 @@ pub(crate) enum UserCommand {
     List,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Settings {
     /// What he may do: letters of rwda for read, write, delete and actions, or - for nothing
     /// [default of a new user: rwd]
@@ -155,7 +230,7 @@ pub(crate) struct Settings {
 
 /// Where a password comes from. Never from an argument, which everybody can see; without one of
 /// these, from the variable TOW_PASSWORD or else the terminal.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct PasswordFlags {
     /// Take the password from the first line of a file, - for stdin; otherwise from the variable
     /// TOW_PASSWORD, or the terminal
@@ -170,7 +245,7 @@ pub(crate) struct PasswordFlags {
     pub(crate) cram_md5: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct InviteFlags {
     /// How many
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -179,12 +254,6 @@ pub(crate) struct InviteFlags {
     /// For how long they can be used, such as 7d [default: for ever]
     #[arg(long, value_name = "TIME")]
     pub(crate) expires: Option<humantime::Duration>,
-}
-
-/// An address and a port, or a name that stands for one.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let found = text.to_socket_addrs().map_err(|error| format!("{error}; write ADDR:PORT"))?;
-    found.into_iter().next().ok_or_else(|| "no address of that name".to_owned())
 }
 
 fn user_name(text: &str) -> Result<UserName, String> {

@@ -3,14 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use towpath::config::{ConfigFile, Problem};
 
 use crate::cli::{Flags, Task};
 
+mod check;
 mod cli;
+mod confine;
+mod first;
 mod invite;
 mod password;
 mod serve;
-mod size;
 mod user;
 
 /// Why a command failed, for people. Nothing in it needs escaping.
@@ -23,15 +26,36 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+impl Failure {
+    /// Everything that is wrong, each with its place.
+    fn of(problems: &[Problem]) -> Self {
+        let told = |problem: &Problem| match problem.snippet() {
+            Some(snippet) => format!("{problem}\n{snippet}"),
+            None => problem.to_string(),
+        };
+        Self(problems.iter().map(told).collect::<Vec<_>>().join("\ntowd: "))
+    }
+}
+
+/// What flags and file say, for a task that needs to know only where things are.
+fn options(flags: &Flags) -> Result<ConfigFile, Failure> {
+    let options = flags.options();
+    match options.problems() {
+        [] => Ok(options),
+        problems => Err(Failure::of(problems)),
+    }
+}
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let done = match &flags.task {
         None => {
             serve::start_log(&flags);
-            serve::run(&flags).map_err(Failure::from)
+            serve::run(&flags)
         }
         Some(Task::User { command }) => user::run(&flags, command),
         Some(Task::Invite(invite)) => invite::run(&flags, invite),
+        Some(Task::Check) => check::run(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,6 +12,7 @@ use towpath::{
         Account, Accounts, CramVerifier, Rights, ScramVerifier, UserName,
         file::{FileError, read, update},
     },
+    config::show,
     limits::SCRAM_ITERATIONS,
     store::Root,
     wire::encode,
@@ -20,8 +21,8 @@ use towpath::{
 use crate::{
     Failure,
     cli::{Flags, PasswordFlags, Settings, UserCommand},
+    options,
     password::Chosen,
-    size::show,
 };
 
 /// Does what a command says to the user file.
@@ -97,7 +98,7 @@ fn passwd(
 }
 
 fn list(flags: &Flags) -> Result<(), Failure> {
-    let path = path(flags);
+    let path = path(flags)?;
     let loaded = match read::<Accounts>(&path) {
         Err(FileError::Absent(_)) => {
             eprintln!("towd: no users yet; towd user add makes one");
@@ -196,14 +197,16 @@ fn missing(accounts: &Accounts, name: &UserName) -> Failure {
 }
 
 /// Where the user file is.
-pub(crate) fn path(flags: &Flags) -> PathBuf {
-    flags.users.clone().unwrap_or_else(|| flags.root.join(".tow/users"))
+fn path(flags: &Flags) -> Result<PathBuf, Failure> {
+    Ok(options(flags)?.users())
 }
 
 /// The same, with a folder for it if that is ours to make.
 fn file(flags: &Flags) -> Result<PathBuf, Failure> {
-    if flags.users.is_none() {
-        Root::serve(&flags.root).map_err(|error| Failure(format!("{:?}: {error}", flags.root)))?;
+    let options = options(flags)?;
+    if options.users.is_none() {
+        let root = options.root();
+        Root::serve(root).map_err(|error| Failure(format!("{root:?}: {error}")))?;
     }
-    Ok(path(flags))
+    Ok(options.users())
 }

@@ -1,6 +1,11 @@
 //! Sizes and numbers as people write them.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, Visitor},
+};
 
 const UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
@@ -16,11 +21,11 @@ const UNITS: [(&str, u64); 9] = [
 
 /// Bytes such as `10GiB`, `500MB` or `1000`; `none` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size(pub(crate) Option<u64>);
+pub struct Size(pub Option<u64>);
 
 /// A number, or `none` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Count(pub(crate) Option<u64>);
+pub struct Count(pub Option<u64>);
 
 impl FromStr for Size {
     type Err = String;
@@ -55,8 +60,44 @@ impl FromStr for Count {
     }
 }
 
+/// In TOML, a string or a plain number.
+struct Written<T>(T);
+
+impl<T: FromStr<Err = String>> Visitor<'_> for Written<fn(u64) -> T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, or a string with one in it")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        Ok(self.0(number))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        u64::try_from(number).map(self.0).map_err(|_| E::custom("it can't be less than nothing"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Written::<fn(u64) -> Self>(|number| Self(Some(number))))
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Written::<fn(u64) -> Self>(|number| Self(Some(number))))
+    }
+}
+
 /// A size in the largest unit that leaves no rest, in a form that can be read again.
-pub(crate) fn show(bytes: u64) -> String {
+#[must_use]
+pub fn show(bytes: u64) -> String {
     let fits = |&&(_, unit): &&(&str, u64)| bytes >= unit && bytes.is_multiple_of(unit);
     // The first that fits is binary where both would.
     match UNITS.iter().find(fits) {
