@@ -11,10 +11,17 @@ use support::{
     PATIENCE, TestDir, Towd,
     proxy::{Direction, How, Plan, Proxy, Slow},
     pty::Pty,
-    random_file, same_bytes,
+    random_file, same_bytes, wait_until,
 };
 
 const PASSWORD: &str = "correct horse battery";
+
+/// Types the password, once it is not shown.
+fn answer(pty: &mut Pty, question: &str) {
+    pty.wait_for(question);
+    assert!(wait_until(PATIENCE, || !pty.is_cooked()), "what is typed would be shown");
+    pty.send(&format!("{PASSWORD}\r"));
+}
 
 #[test]
 fn a_newcomer_registers_and_finds_his_way() {
@@ -53,17 +60,14 @@ fn a_newcomer_registers_and_finds_his_way() {
 
     // An account.
     pty.send(&format!("tow register --invite {} tow://ann@{}\r", code.trim(), proxy.addr()));
-    pty.wait_for("New password for ann: ");
-    pty.send(&format!("{PASSWORD}\r"));
-    pty.wait_for("again: ");
-    pty.send(&format!("{PASSWORD}\r"));
+    answer(&mut pty, "New password for ann: ");
+    answer(&mut pty, "again: ");
     pty.wait_for("ann has an account now");
     pty.wait_for("my machine> ");
 
     // In.
     pty.send(&format!("tow tow://ann@{}/\r", proxy.addr()));
-    pty.wait_for("Password of ann: ");
-    pty.send(&format!("{PASSWORD}\r"));
+    answer(&mut pty, "Password of ann: ");
     pty.wait_for("Welcome aboard");
     pty.wait_for("/> ");
     assert!(pty.run("whoami", "/> ").contains("ann: may read, write, delete, run actions"));

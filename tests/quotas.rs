@@ -35,7 +35,11 @@ fn an_upload_beyond_the_quota_is_refused_before_it_begins_and_says_so() {
     random_file(&file, (1 << 20) + 1, 1);
     let target = url(towd.addr(), "ann", "f");
     let args = ["put".as_ref(), file.as_os_str(), target.as_ref()];
-    run(tow_with(PASSWORD, args)).exits(5).says(&["1 byte more than the 1 MiB", "(453)", "tow quota"]);
+    run(tow_with(PASSWORD, args)).exits(5).says(&[
+        "1 byte more than the 1 MiB",
+        "(453)",
+        "tow quota",
+    ]);
     assert!(!house.home("ann").join("f").exists());
     random_file(&file, 1 << 20, 1);
     run(tow_with(PASSWORD, args)).exits(0);
