@@ -1,7 +1,7 @@
 //! How many may be in at once, what failures cost, and that a storm of wrong passwords hurts nobody.
 //!
 //! The measurements at the end are run by
-//! `cargo test --release --test login_limits -- --ignored --nocapture --test-threads=1`.
+//! `cargo test --test login_limits -- --ignored --nocapture --test-threads=1`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
