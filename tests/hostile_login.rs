@@ -266,7 +266,9 @@ fn cram_md5_lets_in_only_whom_the_operator_allows_it() {
     ls("ben").exits(0);
     ls("anna").exits(4).says(&["(430)"]);
     ls("eve").exits(4).says(&["(430)"]);
-    // A challenge is for the name that it was asked for.
+    // A challenge is for the name that it was asked for, whoever else has the same password.
+    house.change("anna", |account| account.cram_md5 = Some(CramVerifier::new(&password)));
+    ls("anna").exits(0);
     let mut peer = greeted(towd.addr());
     let line = format!("auth cram-md5 data={}", to_base64(b"anna"));
     let message = challenge(&ask(&mut peer, &line)).unwrap();
