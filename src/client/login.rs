@@ -167,8 +167,11 @@ fn no_randomness(error: getrandom::Error) -> ClientError {
 /// The message of a challenge; any other reply ends the login.
 fn challenge(line: &mut Line) -> Result<Vec<u8>, ClientError> {
     let reply = line.read_reply()?;
-    if reply.code != Code::Challenge {
-        return Err(ClientError::from_reply(reply));
+    match reply.code {
+        Code::Challenge => {}
+        // It lets everybody in, or wants to be taken for one that knows us.
+        Code::LoggedIn => return Err(senseless(ScramError::ServerUnproven)),
+        _ => return Err(ClientError::from_reply(reply)),
     }
     reply.field("data").and_then(from_base64).ok_or_else(|| ClientError::unexpected(&reply))
 }
@@ -178,8 +181,11 @@ fn answer(line: &mut Line, proof: &[u8]) -> Result<Reply, ClientError> {
     line.read_reply()
 }
 
+fn senseless(error: ScramError) -> ClientError {
+    ClientError::Login(error.to_string())
+}
+
 fn scram(login: &Credentials, line: &mut Line) -> Result<Reply, ClientError> {
-    let senseless = |error: ScramError| ClientError::Login(error.to_string());
     let nonce = random().map_err(no_randomness)?;
     let (client, first) = ScramClient::new(&login.user, nonce);
     line.send_command(&auth_command(Mechanism::ScramSha256, first.as_bytes()))?;
