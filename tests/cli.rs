@@ -93,7 +93,7 @@ fn errors_say_what_and_where_and_what_next() {
         (vec!["get", &url("../x")], 2, vec!["'..'"]),
         (vec!["get", "tow://"], 2, vec!["no host", "tow://HOST"]),
         (vec!["get", "tow://h:x/f"], 2, vec!["'x' is no port"]),
-        (vec!["get", "tow://me@h/f"], 2, vec!["no logins yet"]),
+        (vec!["get", "tow://me@h/f"], 1, vec!["a password is needed"]),
         (vec!["ls", "--timeout", "0s", &url("")], 2, vec!["--timeout", "longer than nothing"]),
         (vec!["ls", "--timeout", "soon", &url("")], 2, vec!["--timeout", "soon"]),
         (vec!["frob"], 2, vec!["frob", "--help"]),
@@ -359,7 +359,7 @@ fn towd_that_cannot_start_says_why() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let _held = TcpListener::bind(taken).unwrap();
     let (taken, root) = (taken.to_string(), dir.join("root"));
-    let busy = failing_towd(&["--root", text(&root), "--listen", &taken]).exits(1);
+    let busy = failing_towd(&["--no-login", "--root", text(&root), "--listen", &taken]).exits(1);
     let busy = busy.says(&[&format!("can't listen on {taken}"), "in use"]);
     assert!(busy.stdout.is_empty());
     let file = dir.join("file");
@@ -385,8 +385,9 @@ fn towd_says_where_it_listens_and_logs_each_transfer_in_one_line() {
     run_tow(["get", "--digest", "md5", &towd.url("a b"), text(&copy)]).exits(0);
     run_tow(["ls", &towd.url("")]).exits(0);
     let lines = || towd.stderr().lines().map(str::to_owned).collect::<Vec<_>>();
-    assert!(wait_until(PATIENCE, || lines().len() >= 3), "{:?}", lines());
-    let lines = lines();
+    assert!(wait_until(PATIENCE, || lines().len() >= 4), "{:?}", lines());
+    let mut lines = lines();
+    assert!(lines.remove(0).contains(" layers: "), "{lines:?}");
     assert_eq!(lines.len(), 3, "{lines:?}");
     for (line, words) in lines.iter().zip([
         [" put /a%20b from=0 bytes=5242880 ", " identical"],
@@ -432,7 +433,8 @@ fn towd_outlives_a_stdout_that_is_closed() {
     let port = free_port();
     let mut towd = Killed(
         Command::new(env!("CARGO_BIN_EXE_towd"))
-            .args(["--root", text(&dir.join("root")), "--listen", &format!("127.0.0.1:{port}")])
+            .args(["--no-login", "--root", text(&dir.join("root"))])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -195,7 +195,9 @@ fn stderr_path(home: &TestDir) -> PathBuf {
 /// Most tests are about transfers and need no logins: they say nothing of them.
 fn access_of(args: &[OsString]) -> Option<&'static str> {
     let about_logins = ["--users", "--config", "--login"];
-    let says = args.iter().any(|arg| about_logins.iter().any(|flag| arg == flag));
+    let name = |arg: &OsString| Some(arg.to_str()?.split('=').next()?.to_owned());
+    let names: Vec<_> = args.iter().filter_map(name).collect();
+    let says = names.iter().any(|name| about_logins.contains(&name.as_str()));
     (!says).then_some("--no-login")
 }
 

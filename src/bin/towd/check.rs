@@ -36,6 +36,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     findings.root(options.root());
     if let Some(setup) = &setup {
         findings.ports(setup);
+        findings.open_paths(setup);
         findings.people(&options, setup);
     }
     for note in &findings.notes {
@@ -84,6 +85,18 @@ impl Findings {
             if setup.users.is_none() && !is_near {
                 let who = "everybody who reaches";
                 self.notes.push(format!("{who} {address} may read, write and remove everything"));
+            }
+        }
+    }
+
+    /// Without them, nobody enters the sandbox.
+    fn open_paths(&mut self, setup: &Setup) {
+        let Some(paths) = &setup.sandbox else { return };
+        for (key, paths) in [("sandbox.read", &paths.read), ("sandbox.write", &paths.write)] {
+            for path in paths {
+                if let Err(error) = path.metadata() {
+                    self.problems.push(Problem::of(key, format!("{path:?}: {error}")));
+                }
             }
         }
     }
