@@ -106,7 +106,10 @@ impl House {
 
     /// An invite, until `expires` in seconds since 1970.
     pub fn invite(&self, code: &str, expires: Option<u64>) {
-        let add = |invites: &mut Invites| Ok::<_, FileError>(invites.add(code, expires, 0));
+        let add = |invites: &mut Invites| {
+            invites.add(code, expires, 0);
+            Ok::<_, FileError>(())
+        };
         file::update(&self.root().join(".tow/invites"), add).expect("the invites are ours");
     }
 
