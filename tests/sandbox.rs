@@ -15,7 +15,11 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use support::{PATIENCE, Ran, TestDir, Towd, run, tow, wait_until};
-use towpath::sandbox::{Layer, Sandbox};
+use towpath::{
+    action::Prepared,
+    sandbox::{Layer, Sandbox},
+    server::child::{Children, Chunk, Stream},
+};
 
 mod support;
 
@@ -101,6 +105,57 @@ fn within_it_a_store_can_do_all_it_does() {
         assert_eq!(fs::read(read_only.join("f")).unwrap(), b"x");
         assert!(is_denied(fs::write(read_only.join("f"), "y")));
     });
+}
+
+#[test]
+fn what_proc_makes_anew_is_held_open() {
+    confined(Sandbox::default(), || {});
+    let fds = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let is_boot_id = |link: io::Result<PathBuf>| link.is_ok_and(|path| path.ends_with("boot_id"));
+    let is_held = fds.map(|fd| fs::read_link(fd.path())).any(is_boot_id);
+    assert!(is_held || confinement().is_none());
+}
+
+/// What this kernel has of Landlock, if anything.
+fn confinement() -> Option<Layer> {
+    let enter = || Sandbox::default().enter().unwrap();
+    Some(thread::spawn(enter).join().unwrap()).filter(|layer| *layer != Layer::Off)
+}
+
+#[test]
+fn an_action_runs_within_it_and_is_swept() {
+    let (kept, inside, outside) = two_folders();
+    let served = inside.clone();
+    let with = Sandbox { writable: vec![inside], programs: Some(vec![]), ..Sandbox::default() };
+    confined(with, move || {
+        let children = Children::new(&served).unwrap();
+        let script = "cat \"$0\" || cat \"$1\"; echo new > \"$2\"";
+        let [secret, open, made] =
+            [outside.join("f"), served.join("f"), served.join("made")].map(Into::into);
+        let prepared = Prepared {
+            name: "it".to_owned(),
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into(), secret, open, made],
+            timeout: PATIENCE,
+            max_output: 1000,
+            max_running: 1,
+        };
+        let mut child = children.spawn(&prepared, "anna").unwrap();
+        assert!(wait_until(PATIENCE, || child.reap().is_some()));
+        let mut said = |stream| {
+            let mut buffer = [0; 1000];
+            match child.read(stream, &mut buffer).unwrap() {
+                Chunk::Bytes(count) => String::from_utf8_lossy(&buffer[..count]).into_owned(),
+                Chunk::Later | Chunk::End => String::new(),
+            }
+        };
+        assert_eq!(said(Stream::Stdout), "text");
+        assert!(said(Stream::Stderr).contains("Permission denied"));
+        drop(child);
+        assert!(wait_until(PATIENCE, || children.sweep().unwrap().left == 0));
+        assert_eq!(fs::read(served.join("made")).unwrap(), b"new\n");
+    });
+    drop(kept);
 }
 
 #[test]
