@@ -8,6 +8,7 @@ use std::{
     ffi::OsStr,
     fmt, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use landlock::{
@@ -75,8 +76,12 @@ const SYSTEM: [&str; 12] = [
 const NEVER: [AccessFs; 4] =
     [AccessFs::Execute, AccessFs::MakeChar, AccessFs::MakeBlock, AccessFs::IoctlDev];
 
-/// What the store itself looks at.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// What the store itself looks at, and what keeps the processes of actions.
+const LOOKED_AT: [&str; 2] = ["/proc/sys/kernel/random/boot_id", "/proc/self/status"];
+
+/// A rule is about an inode, and those of `/proc` are made anew once nobody has them open and memory
+/// is short: what was allowed would be forbidden then.
+static KEPT: OnceLock<Vec<PathFd>> = OnceLock::new();
 
 impl Sandbox {
     /// Confines this thread, and the threads and processes that it starts from now on, for good.
@@ -113,7 +118,11 @@ impl Sandbox {
         for path in &self.readable {
             rules = add(rules, path, PathFd::new(path)?, look)?;
         }
-        rules = add_if_there(rules, BOOT_ID, AccessFs::ReadFile)?;
+        // Opened by an earlier call, they are the same.
+        KEPT.get_or_init(|| LOOKED_AT.iter().filter_map(|path| PathFd::new(path).ok()).collect());
+        for path in LOOKED_AT {
+            rules = add_if_there(rules, path, AccessFs::ReadFile)?;
+        }
         rules = add_if_there(rules, "/dev/null", AccessFs::ReadFile | AccessFs::WriteFile)?;
         if let Some(folders) = &self.programs {
             for folder in folders.iter().map(AsRef::as_ref).chain(SYSTEM.map(OsStr::new)) {

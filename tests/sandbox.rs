@@ -15,7 +15,11 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use support::{PATIENCE, Ran, TestDir, Towd, run, tow, wait_until};
-use towpath::sandbox::{Layer, Sandbox};
+use towpath::{
+    action::Prepared,
+    sandbox::{Layer, Sandbox},
+    server::child::{Children, Chunk, Stream},
+};
 
 mod support;
 
@@ -104,6 +108,57 @@ fn within_it_a_store_can_do_all_it_does() {
 }
 
 #[test]
+fn what_proc_makes_anew_is_held_open() {
+    confined(Sandbox::default(), || {});
+    let fds = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let is_boot_id = |link: io::Result<PathBuf>| link.is_ok_and(|path| path.ends_with("boot_id"));
+    let is_held = fds.map(|fd| fs::read_link(fd.path())).any(is_boot_id);
+    assert!(is_held || confinement().is_none());
+}
+
+/// What this kernel has of Landlock, if anything.
+fn confinement() -> Option<Layer> {
+    let enter = || Sandbox::default().enter().unwrap();
+    Some(thread::spawn(enter).join().unwrap()).filter(|layer| *layer != Layer::Off)
+}
+
+#[test]
+fn an_action_runs_within_it_and_is_swept() {
+    let (kept, inside, outside) = two_folders();
+    let served = inside.clone();
+    let with = Sandbox { writable: vec![inside], programs: Some(vec![]), ..Sandbox::default() };
+    confined(with, move || {
+        let children = Children::new(&served).unwrap();
+        let script = "cat \"$0\" || cat \"$1\"; echo new > \"$2\"";
+        let [secret, open, made] =
+            [outside.join("f"), served.join("f"), served.join("made")].map(Into::into);
+        let prepared = Prepared {
+            name: "it".to_owned(),
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into(), secret, open, made],
+            timeout: PATIENCE,
+            max_output: 1000,
+            max_running: 1,
+        };
+        let mut child = children.spawn(&prepared, "anna").unwrap();
+        assert!(wait_until(PATIENCE, || child.reap().is_some()));
+        let mut said = |stream| {
+            let mut buffer = [0; 1000];
+            match child.read(stream, &mut buffer).unwrap() {
+                Chunk::Bytes(count) => String::from_utf8_lossy(&buffer[..count]).into_owned(),
+                Chunk::Later | Chunk::End => String::new(),
+            }
+        };
+        assert_eq!(said(Stream::Stdout), "text");
+        assert!(said(Stream::Stderr).contains("Permission denied"));
+        drop(child);
+        assert!(wait_until(PATIENCE, || children.sweep().unwrap().left == 0));
+        assert_eq!(fs::read(served.join("made")).unwrap(), b"new\n");
+    });
+    drop(kept);
+}
+
+#[test]
 fn nothing_in_it_is_executed_and_no_device_made() {
     let (_dir, inside, outside) = two_folders();
     for folder in [&inside, &outside] {
@@ -174,14 +229,6 @@ fn a_path_that_is_not_there_is_told() {
 
 const PASSWORD: &str = "correct horse battery";
 
-/// `towd user ...` about a root.
-fn user(root: &Path, args: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_towd"));
-    command.arg("--root").arg(root).arg("user").args(args);
-    command.env("TOW_PASSWORD", PASSWORD).stdin(Stdio::null());
-    run(command).exits(0);
-}
-
 /// `tow COMMAND [FILE] tow://USER@ADDR/PATH`.
 fn as_user(towd: &Towd, name: &str, args: &[&str], path: &str) -> Ran {
     let mut command = tow(args);
@@ -196,7 +243,8 @@ fn status(towd: &Towd, key: &str) -> String {
     line.trim_start_matches(':').trim().to_owned()
 }
 
-/// A root with the users `anna`, at home in it, and `ben`, at home elsewhere.
+/// A root with the users `anna`, at home in it, and `ben`, at home elsewhere; they stand in a file
+/// that lies elsewhere, too.
 struct Place {
     dir: TestDir,
     users: String,
@@ -205,13 +253,23 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let dir = TestDir::new();
-        let root = dir.join("root");
-        user(&root, &["add", "anna"]);
-        user(&root, &["add", "ben", "--home", dir.join("ben").to_str().unwrap()]);
-        fs::create_dir(dir.join("other")).unwrap();
+        for folder in ["root", "people", "other"] {
+            fs::create_dir(dir.join(folder)).unwrap();
+        }
         fs::write(dir.join("other/secret"), "secret").unwrap();
-        let users = format!("--users={}", root.join(".tow/users").display());
-        Self { dir, users }
+        let users = format!("--users={}", dir.join("people/users").display());
+        let place = Self { dir, users };
+        place.user(&["add", "anna"]);
+        place.user(&["add", "ben", "--home", place.dir.join("ben").to_str().unwrap()]);
+        place
+    }
+
+    /// `towd user ...`.
+    fn user(&self, args: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_towd"));
+        command.args([&self.users, "user"]).args(args);
+        command.env("TOW_PASSWORD", PASSWORD).stdin(Stdio::null());
+        run(command).exits(0);
     }
 
     fn start(&self, flags: &[&str]) -> Towd {
@@ -255,8 +313,9 @@ fn a_server_does_its_work_within_both_layers() {
     }
     as_user(&towd, "cara", &["register"], "").exits(0);
     as_user(&towd, "cara", &["put", file_arg], "f").exits(0);
+    assert!(support::same_bytes(&file, place.dir.join("root/cara/f")));
     // The user file is replaced, and read again.
-    user(&place.dir.join("root"), &["lock", "anna"]);
+    place.user(&["lock", "anna"]);
     as_user(&towd, "anna", &["ls"], "").exits(4);
     assert_eq!(status(&towd, "NoNewPrivs"), "1");
     kernel_has_landlock(&towd);
@@ -265,7 +324,6 @@ fn a_server_does_its_work_within_both_layers() {
 #[test]
 fn a_running_server_opens_nothing_that_was_not_there_at_its_start() {
     let place = Place::new();
-    let root = place.dir.join("root");
     let elsewhere = place.dir.join("other");
     for (flags, is_open) in [(&[][..], false), (&["--no-sandbox"], true)] {
         let towd = place.start(flags);
@@ -277,13 +335,13 @@ fn a_running_server_opens_nothing_that_was_not_there_at_its_start() {
         }
         // Nothing but Landlock is in the way of a home that an administrator names.
         let added = format!("dora{}", u8::from(is_open));
-        user(&root, &["add", &added, "--home", elsewhere.to_str().unwrap()]);
+        place.user(&["add", &added, "--home", elsewhere.to_str().unwrap()]);
         let said = as_user(&towd, &added, &["md5", "--give-up=0"], "secret");
         assert_eq!(said.code == Some(0), is_open, "{said:?}");
         let refused = format!("the home of {added}: ");
         let is_told = || towd.stderr().contains(&refused) != is_open;
         assert!(wait_until(PATIENCE, is_told), "{}", towd.stderr());
-        user(&root, &["remove", &added]);
+        place.user(&["remove", &added]);
     }
 }
 
