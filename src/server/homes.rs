@@ -60,7 +60,11 @@ impl Homes {
             return Ok(home);
         }
         open.retain(|_, home| home.strong_count() > 0);
-        let home = if path.is_absolute() { Root::serve(&path) } else { self.root.home(&path) };
+        let home = if path.is_absolute() {
+            Root::serve(&path).map(|home| home.sharing_digests_of(&self.root))
+        } else {
+            self.root.home(&path)
+        };
         let home = Arc::new(home?);
         home.set_reserve_bytes(settings.reserve_bytes);
         open.insert(path, Arc::downgrade(&home));

@@ -38,7 +38,7 @@ use super::{
     writers::{PartialId, Writers},
 };
 use crate::{
-    digest::Engine,
+    digest::{Engine, FileDigests},
     limits::{
         COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LOOP_BUFFERS,
         TURN_BYTES_MAX, TURN_TIME_MAX,
@@ -430,10 +430,20 @@ impl Reactor {
                         disk::release(&self.disk, held, mark);
                     }
                 }
+                Action::Remember(digests) => self.remember(token, Some(digests)),
+                Action::Forget => self.remember(token, None),
                 Action::Report(report) => log_report(connection, &report, now),
                 Action::LoginFailed(name) => self.login_failed(token, &name, now),
                 Action::EndAction | Action::Pulse | Action::Close => {}
             }
+        }
+    }
+
+    fn remember(&mut self, token: Token, digests: Option<FileDigests>) {
+        if let Some(connection) = find(&mut self.connections, token)
+            && let Some(home) = &connection.home
+        {
+            disk::remember(&self.disk, home, connection.held.as_ref(), digests);
         }
     }
 
