@@ -28,6 +28,12 @@ pub const ABORT_BYTES_MAX: u32 = 1024;
 /// What a client that registers sends in place of a password, or an invite, in bytes.
 pub const VERIFIER_BYTES_MAX: usize = 256;
 
+/// Output of an action that is moved before others have their turn.
+pub const OUTPUT_PER_TURN_MAX: usize = 256 << 10;
+
+/// How long to wait before looking again for processes that an action has left behind.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Payload of one frame of an action's output: what a pipe brings in one read.
 pub const OUTPUT_FRAME_BYTES_MAX: u32 = 16 << 10;
 
@@ -78,6 +84,10 @@ pub const ADDRESS_CONNECTIONS_MAX: usize = 1024;
 
 /// Connections at one time of one user, unless the operator says otherwise.
 pub const USER_CONNECTIONS_MAX: usize = 256;
+
+/// For how long it is believed what a home with a quota holds, once nobody is in it: others than
+/// the server may change it as well.
+pub const MEASURE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// How often a server looks whether the user file has changed, besides at each login.
 pub const USERS_INTERVAL: Duration = Duration::from_secs(5);

@@ -115,6 +115,37 @@ fn every_relative_link_in_the_documentation_leads_somewhere() {
 }
 
 #[test]
+fn every_test_that_the_page_on_security_names_is_there() {
+    let page = root().join("docs/security.md");
+    let text = read(&page);
+    let mut code = String::new();
+    for path in ["src", "tests"].into_iter().flat_map(rust_files) {
+        code.push_str(&read(&path));
+    }
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for (number, line) in numbered(&text).filter(|(_, line)| is_row(line)) {
+        // Of the words in backticks, those that are names of tests have several parts.
+        let words = line.split('`').skip(1).step_by(2);
+        for name in words.filter(|word| word.matches('_').count() > 2 || word.ends_with("_TESTS")) {
+            named += 1;
+            if !code.contains(&format!("fn {name}(")) {
+                missing.push(format!("{}: no test {name}", place(&page, number)));
+            }
+        }
+    }
+    assert!(named > 50, "only {named} tests are named");
+    assert_none(&missing);
+}
+
+/// Whether a line is a row of the tables from danger to test: `| A1 | ...`.
+fn is_row(line: &str) -> bool {
+    let id = line.strip_prefix("| ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    let mut chars = id.chars();
+    chars.next().is_some_and(|c| c.is_ascii_uppercase()) && chars.as_str().parse::<u8>().is_ok()
+}
+
+#[test]
 fn no_line_ends_in_white_space() {
     let mut trailing = Vec::new();
     for path in files_below(&root()) {

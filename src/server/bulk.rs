@@ -116,7 +116,7 @@ fn receive(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Op
     let kept = connection.input.len();
     buffer.get_mut(..kept)?.copy_from_slice(&connection.input);
     connection.consume_input(kept);
-    let room = turn.chunk_bytes().min(connection.receive_bytes);
+    let room = turn.chunk_bytes().min(connection.receive_bytes).min(connection.chunk_bytes);
     let room = buffer.get_mut(kept..kept + room)?;
     let have = kept + connection.receive(room, turn.now);
     (have > 0).then_some(have)
@@ -161,7 +161,8 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
         return Some(Load { work: Work::Check, jobs, bytes: have });
     }
     let read = send?;
-    let length = read.length.min(turn.chunk_bytes()).min(connection.send_bytes);
+    let length = read.length.min(turn.chunk_bytes());
+    let length = length.min(connection.send_bytes).min(connection.chunk_bytes);
     let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
     connection.checked_last = false;
     connection.session.outgoing()?.read_to_send(read, 0..have, &mut jobs);
@@ -191,6 +192,7 @@ fn read_file(
         Cold::Ready(..) | Cold::No => match connection.held.as_ref()? {
             Held::Source(source) => source.read_now(read.offset, buffer),
             Held::Partial(partial) => partial.read_now(read.offset, buffer),
+            Held::Action(_) => return None,
         },
     };
     match now {
@@ -371,7 +373,7 @@ pub(super) fn send_frames(connection: &mut Connection, now: Instant) {
         if matches!(frame, Frame::End { .. }) {
             let unchanged = match &connection.held {
                 Some(Held::Source(source)) => source.is_unchanged(),
-                Some(Held::Partial(_)) | None => false,
+                Some(Held::Partial(_) | Held::Action(_)) | None => false,
             };
             if !unchanged {
                 let reply = Reply::text(Code::Changed, "the file changed while it was sent");

@@ -60,6 +60,10 @@ pub(super) struct Connection {
     /// Output that the line has not taken yet. Invariant: stays below
     /// [`PENDING_OUTPUT_BYTES_MAX`] plus the answer to one command.
     output: Vec<u8>,
+    /// Bytes that came in and went out.
+    pub(super) line_bytes: u64,
+    /// The most that is moved at once, where the rate is limited.
+    pub(super) chunk_bytes: usize,
     /// How much is read from a file at once: about twice what the line took last.
     pub(super) send_bytes: usize,
     /// How much is read from the line at once: little from a peer that sends small frames, each
@@ -118,6 +122,8 @@ impl Connection {
             input: Vec::new(),
             searched: 0,
             output: Vec::new(),
+            line_bytes: 0,
+            chunk_bytes: CHUNK_BYTES,
             send_bytes: CHUNK_BYTES,
             receive_bytes: SEND_BYTES_MIN,
             checked_last: false,
@@ -195,6 +201,7 @@ impl Connection {
             Ok(0) => self.broken = true,
             Ok(written) => {
                 self.active = now;
+                self.line_bytes += written as u64;
                 return Some(written);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
@@ -217,6 +224,7 @@ impl Connection {
                 Ok(bytes) => {
                     have += bytes;
                     self.active = now;
+                    self.line_bytes += bytes as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

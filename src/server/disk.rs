@@ -6,7 +6,13 @@ use std::sync::Arc;
 
 use mio::Token;
 
-use super::{gate::UserFile, homes::ExpireAll, settings::Settings};
+use super::{
+    gate::UserFile,
+    homes::{ExpireAll, Opening},
+    reactor::sweep,
+    running::Running,
+    settings::Settings,
+};
 use crate::{
     auth::{Account, Accounts},
     digest::FileDigests,
@@ -43,8 +49,12 @@ pub(super) enum Done {
     Login(Outcome, Option<Arc<Accounts>>),
     /// The home of an account is open, or can't be.
     Home(Arc<Account>, Result<Arc<Root>, StoreError>),
+    /// One step of the opening of a home is done; there are more.
+    Opening(Opening),
     /// The accounts, if they have changed.
     Accounts(Option<Arc<Accounts>>),
+    /// So many processes that should be gone are still there.
+    Swept(usize),
     /// The settings were read again.
     Reloaded(Result<Box<(Settings, Option<UserFile>)>, String>),
     /// The expiry of old partials goes on.
@@ -58,6 +68,8 @@ pub(super) enum Held {
     Source(Arc<Source>),
     /// A file on its way in.
     Partial(Partial),
+    /// An action that runs.
+    Action(Box<Running>),
 }
 
 impl Held {
@@ -66,16 +78,22 @@ impl Held {
         match self {
             Self::Source(source) => source.read(offset, buffer),
             Self::Partial(partial) => partial.read(offset, buffer),
+            Self::Action(_) => Err(NO_FILE),
         }
     }
 
-    fn another(&self) -> Self {
+    /// Another handle of the file.
+    fn another(&self) -> Option<Self> {
         match self {
-            Self::Source(source) => Self::Source(Arc::clone(source)),
-            Self::Partial(partial) => Self::Partial(partial.clone()),
+            Self::Source(source) => Some(Self::Source(Arc::clone(source))),
+            Self::Partial(partial) => Some(Self::Partial(partial.clone())),
+            Self::Action(_) => None,
         }
     }
 }
+
+/// What is read from an action comes by its pipes.
+const NO_FILE: StoreError = StoreError::WrongKind("no file is open");
 
 /// The reply for an error of the store.
 pub(super) fn error_reply(error: &StoreError) -> Reply {
@@ -84,7 +102,8 @@ pub(super) fn error_reply(error: &StoreError) -> Reply {
         StoreError::Denied | StoreError::NameTooLong => Code::Denied,
         StoreError::WrongKind(_) => Code::WrongKind,
         StoreError::Exists => Code::Exists,
-        StoreError::NoSpace(_) | StoreError::QuotaExceeded(_) => Code::NoSpace,
+        StoreError::NoSpace(_) => Code::NoSpace,
+        StoreError::QuotaExceeded(_) => Code::QuotaExceeded,
         StoreError::Busy => Code::Busy,
 
         StoreError::SyncFailed | StoreError::Io { .. } => Code::Failed,
@@ -101,7 +120,7 @@ pub(super) fn start(disk: &Disk, root: &Arc<Root>, ticket: Ticket, job: Job, hel
     let root = Arc::clone(root);
     let partial = match held {
         Some(Held::Partial(partial)) => Some(partial.clone()),
-        Some(Held::Source(_)) | None => None,
+        Some(Held::Source(_) | Held::Action(_)) | None => None,
     };
     disk.submit(ticket, move || run(&root, job, partial.as_ref()));
 }
@@ -144,7 +163,7 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Job::Remove(path) => root.remove(&path).map(|()| done()),
         Job::RemoveDir(path) => root.remove_dir(&path).map(|()| done()),
         Job::Move(from, to) => root.rename(&from, &to).map(|()| done()),
-        Job::Quota => root.free_bytes().map(quota_answer),
+        Job::Quota => quota_answer(root),
         // These need more than a home: the reactor does them.
         Job::FindAccount(_)
         | Job::OpenHome(_)
@@ -189,12 +208,23 @@ fn describe(reply: Reply, entry: &Entry) -> Reply {
     reply.with("kind", entry.kind.letter()).with("size", entry.size).with("mtime", entry.mtime)
 }
 
-fn quota_answer(free: Option<u64>) -> Outcome {
-    let reply = Reply::new(Code::Done);
-    Outcome::Answer(vec![match free {
-        Some(free) => reply.with("free", free),
-        None => reply,
-    }])
+fn quota_answer(root: &Root) -> Result<Outcome, StoreError> {
+    let free = root.free_bytes()?;
+    let ledger = root.ledger();
+    let (usage, quota) = (ledger.map(|it| it.usage()), ledger.map(|it| it.quota()));
+    let fields = [
+        ("bytes", usage.map(|usage| usage.bytes)),
+        ("max-bytes", quota.and_then(|quota| quota.bytes)),
+        ("files", usage.map(|usage| usage.files)),
+        ("max-files", quota.and_then(|quota| quota.files)),
+        ("free", free),
+    ];
+    let reply =
+        fields.into_iter().fold(Reply::new(Code::Done), |reply, (key, value)| match value {
+            Some(value) => reply.with(key, value),
+            None => reply,
+        });
+    Ok(Outcome::Answer(vec![reply]))
 }
 
 fn stat_answer(entry: &Entry) -> Outcome {
@@ -245,6 +275,11 @@ fn written_down(result: Result<(), StoreError>) {
 /// large file that was replaced takes as long as removing it.
 pub(super) fn release(disk: &Disk, held: Held, mark: Option<Mark>) {
     disk.submit(Ticket::Nobody, move || {
+        if let Held::Action(running) = held {
+            let children = Arc::clone(&running.children);
+            drop(running);
+            return sweep(&children);
+        }
         if let (Held::Partial(partial), Some(mark)) = (&held, mark)
             && let Err(error) = partial.note(mark)
         {
@@ -260,7 +295,7 @@ pub(super) fn read(disk: &Disk, ticket: Ticket, held: &Held, offset: u64, length
     let held = held.another();
     disk.submit(ticket, move || {
         let mut bytes = vec![0; length];
-        let read = held.read(offset, &mut bytes);
+        let read = held.map_or(Err(NO_FILE), |held| held.read(offset, &mut bytes));
         Done::Read(
             offset,
             read.map(|have| {

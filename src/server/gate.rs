@@ -172,6 +172,17 @@ pub(super) fn find_account(file: &UserFile, name: &str, not_before: Instant) -> 
     Done::Login(outcome, changed)
 }
 
+/// The account of somebody whose proof was right, as it is now. Between the challenge and the
+/// proof there may be a minute, in which it was locked, removed, or given another password.
+pub(super) fn account_now(file: &UserFile, account: &Account) -> Result<Arc<Account>, Reply> {
+    let found = file.accounts().find(account.name.as_str());
+    let now = found
+        .account()
+        .filter(|now| (&now.scram, &now.cram_md5) == (&account.scram, &account.cram_md5));
+    let refused = || Reply::text(Code::LoginFailed, "wrong name or password");
+    now.cloned().ok_or_else(refused)
+}
+
 /// Makes an account for somebody who asked for one.
 pub(super) fn register(
     logins: &Logins,
@@ -184,21 +195,16 @@ pub(super) fn register(
     let scram: ScramVerifier =
         verifier.parse().map_err(|error: VerifierError| malformed(error.to_string()))?;
     let account = Account { scram: Some(scram), ..logins.new_account(name.clone()) };
-    let added = update(&logins.users, |accounts: &mut Accounts| {
-        let is_taken = accounts.get(&name).is_some() || accounts.disabled().any(|it| *it == name);
-        if is_taken {
-            let text = "somebody has this name already";
-            return Err(Refused(Reply::text(Code::NameTaken, text)));
+    let add = |accounts: &mut Accounts| {
+        let taken = |text| Err(Refused(Reply::text(Code::NameTaken, text)));
+        if accounts.get(&name).is_some() || accounts.disabled().any(|it| *it == name) {
+            return taken("somebody has this name already");
         }
-        if logins.registration == Registration::Invite {
-            use_up(&logins.invites, invite)?;
-        }
-        if accounts.put(account) {
-            Ok(())
-        } else {
-            let text = "this name is the server's own";
-            Err(Refused(Reply::text(Code::NameTaken, text)))
-        }
+        if accounts.put(account) { Ok(()) } else { taken("this name is the server's own") }
+    };
+    let added = update(&logins.users, |accounts: &mut Accounts| match logins.registration {
+        Registration::Invite => use_up(&logins.invites, invite, || add(accounts)),
+        Registration::Open | Registration::Off => add(accounts),
     });
     added.map(|()| name).map_err(|Refused(reply)| reply)
 }
@@ -213,13 +219,20 @@ impl From<FileError> for Refused {
     }
 }
 
-fn use_up(invites: &Path, code: Option<&str>) -> Result<(), Refused> {
+/// Spends an invite on what `add` does: who has none does not even learn whether the name is taken,
+/// and who can't have the name keeps his invite.
+fn use_up(
+    invites: &Path,
+    code: Option<&str>,
+    add: impl FnOnce() -> Result<(), Refused>,
+) -> Result<(), Refused> {
     let refused = |text: &str| Refused(Reply::text(Code::BadInvite, text));
     let code = code.ok_or_else(|| refused("an invite is needed: ask whoever runs the server"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     update(invites, |invites: &mut Invites| {
         let invalid = |_| refused("the invite is not valid, or not any more");
-        invites.use_up(code, now).map_err(invalid)
+        invites.use_up(code, now).map_err(invalid)?;
+        add()
     })
 }
 

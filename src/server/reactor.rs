@@ -5,7 +5,11 @@
 //! the budget; look at the timers; reap what is closed.
 
 mod accept;
+mod actions;
+mod close;
+mod done;
 mod logins;
+mod moving;
 mod shutdown;
 
 use std::{
@@ -26,23 +30,22 @@ use slab::Slab;
 
 use super::{
     Config, Reload, StartError, Stopper,
-    bulk::{self, Buffers, Turn},
+    bulk::{self, Buffers},
+    child::Children,
     connection::{Cold, Connection},
-    disk::{self, Disk, Done, Ticket},
+    disk::{self, Disk, Done, Held, Ticket},
     gate::{self, Gate, UserFile},
     homes::Homes,
     listen::listen,
-    report::log_report,
+    rates::Rates,
+    report::{log_report, log_run},
     settings::Settings,
     timers::Timers,
     writers::{PartialId, Writers},
 };
 use crate::{
     digest::{Engine, FileDigests},
-    limits::{
-        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LOOP_BUFFERS,
-        TURN_BYTES_MAX, TURN_TIME_MAX,
-    },
+    limits::{COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, TURN_TIME_MAX},
     session::{Action, Job, JobId, Outcome, Wants},
     store::{Root, Worker, partial_name},
     wire::{Code, Greeting, Owner, Reply, next_line},
@@ -61,6 +64,10 @@ const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
 
 /// Lines served for one connection before the others have their turn.
 const LINES_PER_TURN: usize = 16;
+
+const NO_WAIT: Duration = Duration::ZERO;
+
+pub(super) use self::actions::sweep;
 
 pub(super) struct Reactor {
     poll: Poll,
@@ -87,11 +94,15 @@ pub(super) struct Reactor {
     reload: Option<Reload>,
     greeting: Arc<Greeting>,
     gate: Gate,
+    rates: Rates,
     /// The user file, where people log in.
     users: Option<Arc<UserFile>>,
     /// When it is looked at next.
     users_at: Instant,
     homes: Arc<Homes>,
+    children: Arc<Children>,
+    /// When to look again for what actions have left behind.
+    sweep_at: Option<Instant>,
     expire_at: Instant,
     stopping: bool,
 }
@@ -108,6 +119,13 @@ impl Reactor {
         let users = users.transpose()?.map(Arc::new);
         let accounts = users.as_ref().map(|users| users.accounts());
         let greeting = gate::greeting(&config.settings.access, accounts.as_deref());
+        let mut rates = Rates::default();
+        rates.limit_server(config.settings.max_rate, Instant::now());
+        let children = if config.handle_signals {
+            Children::adopting(&config.root)
+        } else {
+            Children::new(&config.root)
+        };
         let mut listeners = Vec::new();
         for (index, &address) in config.listen.iter().take(LISTENERS_MAX).enumerate() {
             let failed = |error| StartError::Listen { address, error };
@@ -151,9 +169,12 @@ impl Reactor {
             settings: Arc::new(config.settings.clone()),
             reload: config.reload.clone(),
             gate: Gate::default(),
+            rates,
             users,
             users_at: Instant::now(),
             homes: Arc::new(Homes::new(root)),
+            children: Arc::new(children?),
+            sweep_at: None,
             expire_at: Instant::now(),
             stopping: false,
         };
@@ -193,7 +214,8 @@ impl Reactor {
             return Duration::ZERO;
         }
         let users_at = self.users.as_ref().map(|_| self.users_at);
-        let due = [self.timers.next(), self.accept_retry, users_at, Some(self.expire_at)];
+        let due =
+            [self.timers.next(), self.accept_retry, users_at, self.sweep_at, Some(self.expire_at)];
         let next = due.into_iter().flatten().min().unwrap_or(now);
         // Rounded up: waking a fraction of a millisecond early would spin until then.
         next.saturating_duration_since(now) + Duration::from_millis(1)
@@ -232,85 +254,6 @@ impl Reactor {
         }
     }
 
-    /// Takes what the disk thread has done.
-    fn take_done(&mut self, now: Instant) {
-        while let Some((ticket, done)) = self.disk.poll() {
-            let done = done.unwrap_or_else(|panicked| {
-                log::error!("{panicked}");
-                let reply = Reply::text(Code::Failed, &panicked.to_string());
-                Done::Session(Outcome::Failed(reply), None)
-            });
-            match (ticket, done) {
-                (Ticket::Session(token, job), Done::Session(outcome, held)) => {
-                    self.take_outcome(token, job, outcome, held, now);
-                }
-                (Ticket::Read(token, read), done) => self.take_read(token, read, done, now),
-                (Ticket::Session(token, job), Done::Login(outcome, changed)) => {
-                    self.take_outcome(token, job, outcome, None, now);
-                    changed.into_iter().for_each(|accounts| self.take_accounts(&accounts, now));
-                }
-                (Ticket::Session(token, job), Done::Home(account, home)) => {
-                    self.take_home(token, job, account, home, now);
-                }
-                (_, Done::Accounts(changed)) => {
-                    changed.into_iter().for_each(|accounts| self.take_accounts(&accounts, now));
-                }
-                (_, Done::Reloaded(loaded)) => self.take_settings(loaded, now),
-                (_, Done::Expiring(all)) => {
-                    let homes = Arc::clone(&self.homes);
-                    self.disk.submit(Ticket::Nobody, move || homes.expire_step(all));
-                }
-                (Ticket::Session(..) | Ticket::Nobody, _) => {}
-            }
-        }
-    }
-
-    fn take_outcome(
-        &mut self,
-        token: Token,
-        job: JobId,
-        outcome: Outcome,
-        held: Option<disk::Held>,
-        now: Instant,
-    ) {
-        let Some(connection) = find(&mut self.connections, token) else {
-            // Whoever asked is gone; what was opened for it is let go.
-            if let Some(held) = held {
-                disk::release(&self.disk, held, None);
-            }
-            return;
-        };
-        if let Some(held) = held {
-            connection.held = Some(held);
-        } else if connection.partial.is_some_and(|(_, opening)| opening == job) {
-            // A partial that was not opened is not held either.
-            self.writers.forget(connection);
-        }
-        connection.session.handle_outcome(job, outcome, now);
-        enqueue(&mut self.ready, connection);
-    }
-
-    fn take_read(&mut self, token: Token, read: u64, done: Done, now: Instant) {
-        let Some(connection) = find(&mut self.connections, token) else {
-            return;
-        };
-        // A read for a file that was let go since is of no use to the next.
-        if !matches!(connection.cold, Cold::Pending(pending) if pending == read) {
-            return;
-        }
-        connection.cold = Cold::No;
-        match done {
-            Done::Read(offset, Ok(bytes)) => connection.cold = Cold::Ready(offset, bytes),
-            Done::Read(_, Err(error)) => bulk::source_failed(connection, &error, now),
-            Done::Session(Outcome::Failed(reply), _) => {
-                connection.session.handle_source_failed(reply, now);
-            }
-            // A read comes to nothing else.
-            _ => {}
-        }
-        enqueue(&mut self.ready, connection);
-    }
-
     /// Serves the connections that are ready: those that were when the phase began, so that one
     /// that always has a next line waits for the next turn.
     fn serve_ready(&mut self, now: Instant) {
@@ -345,6 +288,12 @@ impl Reactor {
             if connection.session.is_closed() {
                 return self.linger(token, now);
             }
+            if connection.session.runs_action() {
+                self.pump_action(token, now);
+            }
+            let Some(connection) = find(&mut self.connections, token) else {
+                return;
+            };
             let room = connection.has_room();
             if connection.session.wants() != Wants::Lines || !room {
                 break;
@@ -388,8 +337,10 @@ impl Reactor {
             return self.close(token, "the line broke", now);
         }
         let works = bulk::has_work(connection);
-        if works && !connection.bulk_queued {
+        let wait = if works { self.rates.wait(connection.user.as_ref(), now) } else { NO_WAIT };
+        if works && !connection.bulk_queued && wait.is_zero() {
             connection.bulk_queued = true;
+            connection.chunk_bytes = self.rates.chunk_bytes(connection.user.as_ref());
             self.bulk.push_back(token);
         }
         let ended = connection.input_ended && !works && connection.is_flushed();
@@ -401,7 +352,13 @@ impl Reactor {
         if ended && waits_for_input {
             return self.close(token, "the client left", now);
         }
-        let deadline = connection.session.deadline();
+        let mut deadline = connection.session.deadline();
+        if let Some(Held::Action(running)) = &connection.held {
+            deadline = running.budget.wake().map_or(deadline, |wake| wake.min(deadline));
+        }
+        if !wait.is_zero() {
+            deadline = deadline.min(now + wait);
+        }
         if connection.reminder.is_none_or(|at| deadline < at) {
             connection.reminder = Some(deadline);
             self.timers.set(deadline, token);
@@ -427,6 +384,7 @@ impl Reactor {
                     self.writers.forget(connection);
                     connection.cold = Cold::No;
                     if let Some(held) = connection.held.take() {
+                        log_run(connection, &held, now);
                         disk::release(&self.disk, held, mark);
                     }
                 }
@@ -434,7 +392,9 @@ impl Reactor {
                 Action::Forget => self.remember(token, None),
                 Action::Report(report) => log_report(connection, &report, now),
                 Action::LoginFailed(name) => self.login_failed(token, &name, now),
-                Action::EndAction | Action::Pulse | Action::Close => {}
+                Action::EndAction => self.end_action(token, now),
+                Action::Pulse => self.pulse_action(token, now),
+                Action::Close => {}
             }
         }
     }
@@ -453,6 +413,10 @@ impl Reactor {
             Job::OpenHome(account) => return self.open_home(token, id, account, now),
             Job::Register { name, verifier, invite } => {
                 return self.register(token, id, (name, verifier, invite), now);
+            }
+            Job::Actions => return self.list_actions(token, id, now),
+            Job::Run { name, arguments } => {
+                return self.run_action(token, id, &name, &arguments, now);
             }
             job => job,
         };
@@ -504,56 +468,6 @@ impl Reactor {
         true
     }
 
-    /// Moves bulk bytes until the budget of the turn is used up.
-    fn move_bulk(&mut self) {
-        let began = Instant::now();
-        let mut now = began;
-        let mut moved = 0;
-        while moved < TURN_BYTES_MAX && now.duration_since(began) < TURN_TIME_MAX {
-            let mut batch = Vec::with_capacity(LOOP_BUFFERS);
-            while batch.len() < LOOP_BUFFERS {
-                let Some(token) = self.bulk.pop_front() else {
-                    break;
-                };
-                if let Some(connection) = find(&mut self.connections, token) {
-                    connection.bulk_queued = false;
-                    batch.push(token);
-                }
-            }
-            if batch.is_empty() {
-                return;
-            }
-            moved += self.bulk_step(&batch, now);
-            now = Instant::now();
-        }
-    }
-
-    /// One chunk of each connection in the batch; returns how many bytes that was.
-    fn bulk_step(&mut self, batch: &[Token], now: Instant) -> usize {
-        let turn = Turn { disk: &self.disk, now, crowd: batch.len() + self.bulk.len() };
-        let mut loads = Vec::with_capacity(batch.len());
-        let mut buffers = Vec::with_capacity(batch.len());
-        for (&token, buffer) in batch.iter().zip(self.buffers.all()) {
-            let connection = find(&mut self.connections, token);
-            let load = connection.and_then(|connection| bulk::gather(turn, connection, buffer));
-            loads.push(load);
-            buffers.push(&*buffer);
-        }
-        bulk::hash(&self.engine, loads.iter_mut().zip(buffers.iter().copied()));
-        let mut moved = 0;
-        for ((&token, load), buffer) in batch.iter().zip(loads).zip(buffers) {
-            let Some(load) = load else { continue };
-            moved += load.bytes;
-            if let Some(connection) = find(&mut self.connections, token) {
-                bulk::apply(&self.engine, connection, load, buffer, now);
-            }
-        }
-        for &token in batch {
-            self.serve(token, now);
-        }
-        moved
-    }
-
     fn look_at_timers(&mut self, now: Instant) {
         while let Some(token) = self.timers.pop_due(now) {
             let Some(connection) = find(&mut self.connections, token) else {
@@ -572,70 +486,7 @@ impl Reactor {
             });
         }
         self.look_at_users(now);
-    }
-
-    /// A session that has said everything: the connection closes once the peer has read it.
-    fn linger(&mut self, token: Token, now: Instant) {
-        let Some(connection) = find(&mut self.connections, token) else {
-            return;
-        };
-        if connection.is_flushed() {
-            connection.linger(now);
-        }
-        connection.input = Vec::new();
-        let mut waste = [0; 8192];
-        let mut budget = 16;
-        while budget > 0 && connection.receive(&mut waste, now) > 0 {
-            budget -= 1;
-        }
-        let over = connection.lingers_until.is_some_and(|until| now >= until);
-        if connection.broken || over || connection.input_ended && connection.is_flushed() {
-            return self.close(token, "closed", now);
-        }
-        let until = connection.lingers_until.unwrap_or_else(|| connection.session.deadline());
-        if until <= now {
-            // The peer does not even read its last line.
-            return self.close(token, "closed", now);
-        }
-        if budget == 0 {
-            enqueue(&mut self.ready, connection);
-        }
-        if connection.reminder.is_none_or(|at| until < at) {
-            connection.reminder = Some(until);
-            self.timers.set(until, token);
-        }
-    }
-
-    /// Ends a connection: the one place where its resources go.
-    fn close(&mut self, token: Token, why: &str, now: Instant) {
-        let Some(connection) = find(&mut self.connections, token) else {
-            return;
-        };
-        connection.session.handle_broken(why);
-        self.act(token, now);
-        let Some(mut connection) = self.connections.try_remove(token.0 & SLOT_MASK) else {
-            return;
-        };
-        log::debug!("{}: {why}", connection.peer);
-        // Fails only for a socket that was never registered.
-        let _ = self.poll.registry().deregister(&mut connection.socket);
-        self.writers.forget(&mut connection);
-        self.gate.disconnect(connection.peer.ip());
-        connection.user.iter().for_each(|user| self.gate.leave(user));
-        if connection.login_pending {
-            self.gate.end(connection.peer.ip());
-        }
-        if let Some(held) = connection.held.take() {
-            disk::release(&self.disk, held, None);
-        }
-        let connections = &self.connections;
-        self.timers.tidy(connections.len(), |token| {
-            connections.get(token.0 & SLOT_MASK).is_some_and(|it| it.token == token)
-        });
-        // A descriptor is free: whoever waits for one need not wait for the timer.
-        if self.accept_retry.is_some() {
-            self.accept_retry = Some(now);
-        }
+        self.sweep(now);
     }
 }
 

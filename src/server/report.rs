@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::connection::Connection;
+use super::{connection::Connection, disk::Held};
 use crate::{
     digest::Md5Digest,
     session::{Direction, Report, Verdict},
@@ -31,4 +31,12 @@ pub(super) fn log_report(connection: &Connection, report: &Report, now: Instant)
     log::info!(
         "{peer}{user} {way} {path} from={offset} bytes={bytes} hashed={hashed} seconds={seconds:.3}{digests} {verdict}"
     );
+}
+
+/// One line for each action.
+pub(super) fn log_run(connection: &Connection, held: &Held, now: Instant) {
+    if let Held::Action(running) = held {
+        let user = connection.user.as_ref().map_or("", |user| user.as_str());
+        log::info!("{} {user} {}", connection.peer, running.report(now));
+    }
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
+    action::Actions,
     auth::{Account, Home, Rights, UserName},
     limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, KEEP_PARTIALS, USER_CONNECTIONS_MAX},
     wire::Registration,
@@ -21,10 +22,14 @@ pub struct Settings {
     pub max_per_address: usize,
     /// Connections at one time of one user.
     pub max_per_user: usize,
+    /// Bytes in a second for all connections together, both ways; `None` for as many as can be.
+    pub max_rate: Option<u64>,
     /// Bytes of each file system that uploads leave free.
     pub reserve_bytes: u64,
     /// What is said to everybody who logs in.
     pub banner: Option<Arc<str>>,
+    /// What users may run.
+    pub actions: Arc<Actions>,
 }
 
 impl Default for Settings {
@@ -36,8 +41,10 @@ impl Default for Settings {
             max_connections: CONNECTIONS_MAX,
             max_per_address: ADDRESS_CONNECTIONS_MAX,
             max_per_user: USER_CONNECTIONS_MAX,
+            max_rate: None,
             reserve_bytes: 0,
             banner: None,
+            actions: Arc::default(),
         }
     }
 }

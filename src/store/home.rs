@@ -55,7 +55,7 @@ impl Root {
     }
 
     fn at_home(&self, path: &[u8]) -> Result<Self, StoreError> {
-        Ok(Self::of(self.walk_to(path)?)?.sharing_space_of(self).sharing_digests_of(self))
+        Ok(Self::of(self.walk_to(path)?)?.sharing_space_of(self))
     }
 
     fn walk_to(&self, path: &[u8]) -> Result<OwnedFd, StoreError> {

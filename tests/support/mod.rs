@@ -29,6 +29,7 @@ use tempfile::TempDir;
 
 pub mod bell;
 pub mod frames;
+pub mod people;
 pub mod proxy;
 pub mod pty;
 pub mod tcp;

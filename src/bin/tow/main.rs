@@ -2,13 +2,13 @@
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts, in which [ ] is no link")]
 
+mod action;
 mod cli;
 mod demo;
 mod exit;
 mod files;
 mod login;
 mod progress;
-mod run;
 mod shell;
 mod show;
 
@@ -66,9 +66,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Action::Register { invite, url } => login::register(&context, cli, url, invite.as_deref()),
         Action::Whoami { url } => show::whoami(&context, url),
         Action::Quota { url } => show::quota(&context, url),
-        Action::Run { url, name: None, .. } => run::list(&context, url),
+        Action::Run { url, name: None, .. } => action::list(&context, url),
         Action::Run { url, name: Some(name), arguments } => {
-            run::run(&context, &context.client(url), url, name, arguments)
+            action::run(&context, &context.client(url), url, name, arguments)
         }
         Action::Ping { count, interval, url } => show::ping(&context, url, *count, *interval),
         Action::Demo { mebibytes, cuts } => demo::run(&context, *mebibytes, *cuts),

@@ -9,9 +9,10 @@ use crate::{
     auth::{Account, Accounts},
     limits::USERS_INTERVAL,
     server::{
+        connection::Connection,
         disk::{Done, Ticket, error_reply},
-        gate::{self, UserFile},
-        homes::Opening,
+        gate::{self, Gate, UserFile},
+        homes::{Opening, quota_of},
         settings::Settings,
     },
     session::{JobId, Outcome},
@@ -24,6 +25,8 @@ impl Reactor {
     pub(super) fn find_account(&mut self, token: Token, id: JobId, name: String, now: Instant) {
         let Some(connection) = find(&mut self.connections, token) else { return };
         let Some(users) = self.users.clone() else { return };
+        // Whatever became of the last one.
+        forget_login(&mut self.gate, connection);
         let address = connection.peer.ip();
         match self.gate.begin(address, &name, now) {
             Ok(delay) => {
@@ -45,6 +48,9 @@ impl Reactor {
         now: Instant,
     ) {
         let Some(connection) = find(&mut self.connections, token) else { return };
+        if account.is_none() {
+            forget_login(&mut self.gate, connection);
+        }
         let anonymous =
             || self.settings.logins().and_then(|logins| logins.anonymous_account()).map(Arc::new);
         let refused = match account.or_else(anonymous) {
@@ -56,12 +62,22 @@ impl Reactor {
             Some(_) => Reply::text(Code::TooMany, "too many connections of this user"),
             None => Reply::text(Code::LoginFailed, "nobody gets in without an account"),
         };
+        forget_login(&mut self.gate, connection);
         connection.session.handle_outcome(id, Outcome::Failed(refused), now);
     }
 
-    fn go_on_opening(&self, ticket: Ticket, opening: Opening) {
+    fn go_on_opening(&self, ticket: Ticket, mut opening: Opening) {
         let (homes, settings) = (Arc::clone(&self.homes), Arc::clone(&self.settings));
-        self.disk.submit(ticket, move || homes.open(opening, &settings));
+        let users = self.users.clone().filter(|_| !opening.account.name.is_anonymous());
+        self.disk.submit(ticket, move || {
+            if let Some(users) = users {
+                match gate::account_now(&users, &opening.account) {
+                    Ok(account) => opening.account = account,
+                    Err(reply) => return Done::Session(Outcome::Failed(reply), None),
+                }
+            }
+            homes.open(opening, &settings)
+        });
     }
 
     /// A step of the opening of a home is done.
@@ -83,9 +99,11 @@ impl Reactor {
                     self.gate.succeeded(address, &account.name, now);
                 }
                 log::info!("{}: {} logged in", connection.peer, account.name);
+                self.rates.limit_user(&account.name, account.max_rate, now);
                 Outcome::HomeOpened { account, banner: self.settings.banner.clone() }
             }
             Err(error) => {
+                forget_login(&mut self.gate, connection);
                 log::error!("the home of {}: {error}", account.name);
                 let text = format!("your home can't be opened: {}", error_reply(&error).message());
                 Outcome::Failed(Reply::text(Code::Failed, &text))
@@ -93,6 +111,18 @@ impl Reactor {
         };
         connection.session.handle_outcome(id, outcome, now);
         enqueue(&mut self.ready, connection);
+    }
+
+    /// It takes more than one step, unless nobody waits for it any more.
+    pub(super) fn take_opening(&mut self, token: Token, id: JobId, opening: Opening) {
+        if find(&mut self.connections, token).is_some() {
+            return self.go_on_opening(Ticket::Session(token, id), opening);
+        }
+        let homes = Arc::clone(&self.homes);
+        self.disk.submit(Ticket::Nobody, move || {
+            homes.give_up(&opening);
+            Done::Nothing
+        });
     }
 
     /// Makes an account for somebody.
@@ -146,7 +176,18 @@ impl Reactor {
             if account.name.is_anonymous() {
                 continue;
             }
+            let had_quota = has_quota(account);
             let account = accounts.get(&account.name).filter(|account| !account.locked).cloned();
+            let rate = account.as_ref().and_then(|account| account.max_rate);
+            connection.user.iter().for_each(|user| self.rates.limit_user(user, rate, now));
+            let ledger = connection.home.as_ref().and_then(|home| home.ledger());
+            if let (Some(account), Some(ledger)) = (&account, ledger) {
+                ledger.set_quota(quota_of(account).unwrap_or_default());
+            } else if account.as_deref().is_some_and(has_quota) && !had_quota {
+                // What the home holds was never measured: that is a part of the login.
+                let text = "your account has changed: log in again";
+                connection.session.end(Reply::text(Code::GoingDown, text), now);
+            }
             connection.session.handle_account(account, now);
             enqueue(&mut self.ready, connection);
         }
@@ -190,6 +231,7 @@ impl Reactor {
                     return;
                 }
                 self.settings = Arc::new(settings);
+                self.rates.limit_server(self.settings.max_rate, now);
                 self.users = users.map(Arc::new);
                 let accounts = self.users.as_ref().map(|users| users.accounts());
                 self.greeting =
@@ -201,5 +243,19 @@ impl Reactor {
             }
             Err(error) => log::error!("the configuration stays as it was: {error}"),
         }
+    }
+}
+
+fn has_quota(account: &Account) -> bool {
+    quota_of(account).is_some()
+}
+
+/// What was counted for a login that came to nothing is counted no longer.
+fn forget_login(gate: &mut Gate, connection: &mut Connection) {
+    if std::mem::take(&mut connection.login_pending) {
+        gate.end(connection.peer.ip());
+    }
+    if let Some(user) = connection.user.take() {
+        gate.leave(&user);
     }
 }

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
     io::{self, IsTerminal, Write},
+    os::unix::ffi::OsStringExt,
 };
 
 use rustix::termios::tcgetwinsize;
@@ -23,6 +24,7 @@ use super::{
     words::Word,
 };
 use crate::{
+    action,
     exit::{Exit, Failure},
     files,
     show::{self, printable},
@@ -121,6 +123,27 @@ pub(super) fn md5(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {
 
 pub(super) fn stat(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {
     each_url(shell, call, |shell, url| show::stat(shell.context, url))
+}
+
+/// The words go to the action as they are: a `*` in them means nothing here.
+pub(super) fn run(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {
+    let url = shell.url(&shell.here());
+    let Some((name, arguments)) = call.words.split_first() else {
+        return Ok(action::list(shell.context, &url)?);
+    };
+    let name = String::from_utf8_lossy(&name.bytes()).into_owned();
+    let arguments: Vec<OsString> =
+        arguments.iter().map(|word| OsString::from_vec(word.bytes())).collect();
+    let client = shell.context.client(&url);
+    Ok(action::run(shell.context, &client, &url, &name, &arguments)?)
+}
+
+pub(super) fn quota(shell: &mut Shell<'_>, _: &Call) -> Result<Exit, Error> {
+    Ok(show::quota(shell.context, &shell.url(&shell.here()))?)
+}
+
+pub(super) fn whoami(shell: &mut Shell<'_>, _: &Call) -> Result<Exit, Error> {
+    Ok(show::whoami(shell.context, &shell.url(&shell.here()))?)
 }
 
 pub(super) fn mv(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {

@@ -74,15 +74,19 @@ fn run_lines(shell: &mut Shell<'_>, lines: &str) {
     }
 }
 
-/// What a person sees first. What the server has to say to whoever comes belongs here, through
-/// [`printable`], line by line.
+/// What a person sees first: what the server has to say to whoever comes, then where to begin.
 fn greet(shell: &Shell<'_>) {
     if !shell.context.quiet {
+        let banner = shell.context.client(&shell.base).welcome().banner;
+        for line in banner.split(|&byte| byte == b'\n').filter(|_| !banner.is_empty()) {
+            eprintln!("{}", printable(line));
+        }
         let server = printable(shell.context.client(&shell.base).address().as_bytes());
         eprintln!("{server}: help says what there is, Ctrl-D leaves");
     }
 }
 
 fn prompt(shell: &Shell<'_>) -> String {
-    format!("tow {}:{}> ", printable(shell.base.host.as_bytes()), shown(&shell.here()))
+    let user = shell.base.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+    format!("tow {user}{}:{}> ", printable(shell.base.host.as_bytes()), shown(&shell.here()))
 }
