@@ -89,7 +89,7 @@ impl Root {
         }
     }
 
-    fn known(&self, identity: &Identity) -> FileDigests {
+    pub(super) fn known(&self, identity: &Identity) -> FileDigests {
         let found = self.digest_cache().lock().find(identity);
         found.or_else(|| self.read_known(identity)).unwrap_or_default()
     }
