@@ -278,6 +278,21 @@ pub const LISTEN_ADDRESSES_MAX: usize = 64;
 
 /// What is said to everybody who logs in, in bytes: a line or two of a terminal.
 pub const BANNER_BYTES_MAX: usize = 256;
+/// Digests of files that a server keeps in memory, in bytes: those of 1 TiB in large files.
+pub const DIGESTS_BYTES_MAX: usize = 4 << 20;
+
+/// The smallest file whose digests are also kept on the disk, in bytes: what is hashed in less
+/// than a millisecond.
+pub const DIGESTS_FILE_SIZE_MIN: u64 = 1 << 20;
+
+/// One file of digests, in bytes: that of a file of 1 TiB. Larger ones are hashed each time.
+pub const DIGESTS_FILE_BYTES_MAX: u64 = (4 << 20) + 1024;
+
+/// Files of digests beside a root: listing them takes the disk thread some milliseconds.
+pub const DIGESTS_FILES_MAX: usize = 4096;
+
+/// Files of digests beside a root, in bytes: those of 4 TiB.
+pub const DIGESTS_FOLDER_BYTES_MAX: u64 = 16 << 20;
 
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);

@@ -377,6 +377,8 @@ impl<'a> Attempt<'a> {
                 if matches!(target, Target::Pipe(_)) {
                     // What is written out can't be mended: begin again before it.
                     let text = format!("segment {segment} came out wrong");
+                    // The server may have told a digest of before, which it will then forget.
+                    let _ = self.line.send_line(&Reply::text(Code::Differs, &text));
                     return Err(ClientError::Broken(text));
                 }
             }
@@ -419,7 +421,11 @@ impl<'a> Attempt<'a> {
             }
         }
         // If it is wrong, so may be what the journal kept of it.
-        let md5 = incoming.check_md5().inspect_err(|_| incoming.forget_md5())?;
+        let md5 = incoming.check_md5().inspect_err(|_| {
+            incoming.forget_md5();
+            let reply = Reply::text(Code::Differs, "the MD5 of the whole file differs");
+            let _ = self.line.send_line(&reply);
+        })?;
         let root = incoming.progress().root();
         let text = || ClientError::Verification("segments are missing".to_owned());
         let root = root.ok_or_else(text)?;

@@ -17,6 +17,7 @@
 //! - With and without lanes, and with and without the feature `simd`, all digests are equal.
 
 mod engine;
+mod file_digests;
 mod file_md5;
 #[cfg(not(feature = "simd"))]
 mod scalar;
@@ -30,6 +31,7 @@ use std::str::FromStr;
 use md5::Digest as _;
 
 pub use self::engine::{Engine, Job, LeafState};
+pub use self::file_digests::FileDigests;
 pub use self::file_md5::{FileMd5, OffBoundary, SavedMd5};
 pub use self::tree::{RootHasher, SegmentLeaves, Tree, TreeHasher, segment_digest};
 

@@ -386,6 +386,8 @@ pub(super) fn send_frames(connection: &mut Connection, now: Instant) {
         }
         connection.push_bytes(&frame_bytes(&frame));
     }
+    // Digests that were known take no time, but a slow line may take long for them.
+    connection.session.handle_moved(now);
     connection.flush(now);
 }
 

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     auth::{Account, Accounts},
+    digest::FileDigests,
     progress::Mark,
     session::{Job, JobId, Outcome},
     store::{Entry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Worker},
@@ -130,10 +131,15 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Job::OpenSource(path) => match Source::open(root, &path) {
             Ok(source) => {
                 let identity = source.identity();
+                let digests = root.digests_of(&source);
+                let FileDigests { segments, md5 } = &digests;
+                let (tree, md5) = (segments.is_some(), md5.is_some());
+                log::debug!("{path}: opened, known before: md5-tree={tree} md5={md5}");
                 let outcome = Outcome::SourceOpened {
                     size: identity.size,
                     mtime: identity.mtime,
                     tag: identity.tag(),
+                    digests,
                 };
                 return Done::Session(outcome, Some(Held::Source(Arc::new(source))));
             }
@@ -145,9 +151,12 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Job::Checkpoint(mark) => {
             on(partial, |partial| partial.checkpoint(mark).map(|()| Outcome::Checkpointed))
         }
-        Job::Commit { mark, root, md5 } => {
-            on(partial, |partial| partial.commit(mark, root, md5).map(|()| Outcome::Committed))
-        }
+        Job::Commit { mark, root: tree, md5, segments } => on(partial, |partial| {
+            partial.commit(mark, tree, md5)?;
+            let digests = FileDigests { segments: Some(segments), md5 };
+            written_down(root.remember_visible(partial, digests));
+            Ok(Outcome::Committed)
+        }),
         Job::List { path, from } => root.list(&path, from).map(page_answer),
         Job::Stat(path) => root.stat(&path).map(|entry| stat_answer(&entry)),
         Job::MakeDir(path) => root.make_dir(&path).map(|()| done()),
@@ -234,6 +243,32 @@ fn page_answer(page: Page) -> Outcome {
         None => last,
     });
     Outcome::Answer(lines)
+}
+
+/// Remembers what a file that a connection holds was found to hash to; with `None`, forgets what
+/// is known of it.
+pub(super) fn remember(
+    disk: &Disk,
+    root: &Arc<Root>,
+    held: Option<&Held>,
+    digests: Option<FileDigests>,
+) {
+    let Some(Held::Source(source)) = held else { return };
+    let (root, source) = (Arc::clone(root), Arc::clone(source));
+    disk.submit(Ticket::Nobody, move || {
+        match digests {
+            Some(digests) => written_down(root.remember(&source, digests)),
+            None => root.forget(&source),
+        }
+        Done::Nothing
+    });
+}
+
+/// Digests that were not written down are computed again: no more than that.
+fn written_down(result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        log::debug!("digests are kept in memory only: {error}");
+    }
 }
 
 /// Lets go of what a connection holds. On the disk thread, since closing the last handle of a

@@ -108,6 +108,7 @@ impl Homes {
             return Ok(Step::Open(root));
         }
         let root = if path.is_absolute() { Root::serve(path) } else { self.root.home(path) }?;
+        let root = root.sharing_digests_of(&self.root);
         root.set_reserve_bytes(settings.reserve_bytes);
         let Some(quota) = quota else {
             home.ledger = None;

@@ -44,7 +44,7 @@ use super::{
     writers::{PartialId, Writers},
 };
 use crate::{
-    digest::Engine,
+    digest::{Engine, FileDigests},
     limits::{COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, TURN_TIME_MAX},
     session::{Action, Job, JobId, Outcome, Wants},
     store::{Root, Worker, partial_name},
@@ -388,12 +388,22 @@ impl Reactor {
                         disk::release(&self.disk, held, mark);
                     }
                 }
+                Action::Remember(digests) => self.remember(token, Some(digests)),
+                Action::Forget => self.remember(token, None),
                 Action::Report(report) => log_report(connection, &report, now),
                 Action::LoginFailed(name) => self.login_failed(token, &name, now),
                 Action::EndAction => self.end_action(token, now),
                 Action::Pulse => self.pulse_action(token, now),
                 Action::Close => {}
             }
+        }
+    }
+
+    fn remember(&mut self, token: Token, digests: Option<FileDigests>) {
+        if let Some(connection) = find(&mut self.connections, token)
+            && let Some(home) = &connection.home
+        {
+            disk::remember(&self.disk, home, connection.held.as_ref(), digests);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
 pub(super) fn log_report(connection: &Connection, report: &Report, now: Instant) {
     let peer = connection.peer;
     let user = connection.user.as_ref().map_or_else(String::new, |user| format!(" {user}"));
-    let Report { direction, path, offset, bytes, began, root, md5, verdict } = report;
+    let Report { direction, path, offset, bytes, hashed, began, root, md5, verdict } = report;
     let way = match direction {
         Direction::Get => "get",
         Direction::Put => "put",
@@ -29,7 +29,7 @@ pub(super) fn log_report(connection: &Connection, report: &Report, now: Instant)
         Verdict::Unfinished(why) => format!("unfinished: {why}"),
     };
     log::info!(
-        "{peer}{user} {way} {path} from={offset} bytes={bytes} seconds={seconds:.3}{digests} {verdict}"
+        "{peer}{user} {way} {path} from={offset} bytes={bytes} hashed={hashed} seconds={seconds:.3}{digests} {verdict}"
     );
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     auth::{Account, Candidate},
-    digest::Md5Digest,
+    digest::{FileDigests, Md5Digest},
     progress::{Mark, Progress},
     wire::{Mtime, PutOffer, RemotePath, Reply, Tag},
 };
@@ -18,6 +18,10 @@ pub enum Action {
     Start(JobId, Job),
     /// Let go of the source or the partial that is open; append the mark to the journal first.
     Release(Option<Mark>),
+    /// What the source that is open was found to hash to, if it has not changed meanwhile.
+    Remember(FileDigests),
+    /// What is known of the source that is open may be wrong.
+    Forget,
     /// A transfer is over.
     Report(Report),
     /// Somebody gave a wrong proof for this name.
@@ -72,6 +76,8 @@ pub enum Job {
         root: Md5Digest,
         /// MD5 of the whole file, if it was asked for.
         md5: Option<Md5Digest>,
+        /// Digests of all segments.
+        segments: Arc<[Md5Digest]>,
     },
     /// One page of a directory.
     List {
@@ -134,6 +140,8 @@ pub enum Outcome {
         mtime: Mtime,
         /// Which version of it this is.
         tag: Tag,
+        /// What is known of this version, so that it need not be hashed.
+        digests: FileDigests,
     },
     /// The partial is open and belongs to the connection.
     PartialOpened {
@@ -192,6 +200,8 @@ pub struct Report {
     pub offset: u64,
     /// Data bytes moved, those that went again counted again.
     pub bytes: u64,
+    /// Bytes hashed for it here, those hashed twice counted twice.
+    pub hashed: u64,
     /// When it began, as the time was given.
     pub began: Instant,
     /// Root over the whole file, if it is known.

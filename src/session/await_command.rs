@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     auth::Rights,
-    digest::FileMd5,
+    digest::{FileDigests, FileMd5},
     progress::Progress,
     wire::{Code, Command, PutOffer, Reply, Tag},
 };
@@ -76,10 +76,20 @@ impl Session {
     /// The command's job is done.
     pub(super) fn command_done(&mut self, work: Work, outcome: Outcome, now: Instant) {
         match (work, outcome) {
-            (Work::OpenSource(path, digest), Outcome::SourceOpened { size, mtime, tag }) => {
+            (
+                Work::OpenSource(path, digest),
+                Outcome::SourceOpened { size, mtime, tag, digests },
+            ) => {
                 let reply = Reply::new(Code::Found).with("size", size).with("mtime", mtime);
-                let offer = Offer::Get { path, size, digest };
+                let offer = Offer::Get { path, size, digest, known: digests };
                 self.offer(offer, reply.with("tag", &tag), now);
+            }
+            (
+                Work::OpenForMd5,
+                Outcome::SourceOpened { size, digests: FileDigests { md5: Some(md5), .. }, .. },
+            ) => {
+                self.release(None);
+                self.answer(Reply::new(Code::Done).with("md5", md5).with("size", size), now);
             }
             (Work::OpenForMd5, Outcome::SourceOpened { size, .. }) => {
                 self.enter(State::AwaitCommand(Work::Md5(FileMd5::new(), size)), now);
@@ -150,7 +160,10 @@ impl Session {
         if md5.position() < *size {
             return;
         }
-        let reply = Reply::new(Code::Done).with("md5", md5.clone().finish()).with("size", *size);
+        let md5 = md5.clone().finish();
+        let reply = Reply::new(Code::Done).with("md5", md5).with("size", *size);
+        let learned = FileDigests { segments: None, md5: Some(md5) };
+        self.actions.push_back(Action::Remember(learned));
         self.release(None);
         self.answer(reply, now);
     }

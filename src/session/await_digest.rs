@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{
-    Job, Outcome, Session, Verdict, gives_up, lost_job,
+    Action, Job, Outcome, Session, Verdict, gives_up, lost_job,
     state::{Commit, Ending, Receiving, Sending, State, Stream},
 };
 use crate::wire::{Code, Reply, SegmentRuns};
@@ -24,13 +24,22 @@ impl Session {
             Code::Differs if reply.field("want").is_some() => {
                 let want = reply.field("want").and_then(SegmentRuns::parse);
                 if want.is_some_and(|want| sending.outgoing.again(&want).is_ok()) {
+                    // Also if this line does not live to tell whether it was right.
+                    if sending.outgoing.is_in_doubt() {
+                        self.actions.push_back(Action::Forget);
+                    }
                     return self.enter(State::Streaming(Stream::Out(sending)), now);
                 }
                 let state = State::AwaitDigest(Ending::Sent(sending));
                 let text = "409 needs want= within the file";
                 return self.refuse(state, Code::Malformed, text, now);
             }
-            code if gives_up(code) => Verdict::Unfinished(reply.to_string()),
+            code if gives_up(code) => {
+                if code == Code::Differs {
+                    sending.outgoing.doubt();
+                }
+                Verdict::Unfinished(reply.to_string())
+            }
             _ => {
                 let state = State::AwaitDigest(Ending::Sent(sending));
                 return self.refuse(state, Code::BadSequence, "226 or 409 was awaited", now);
@@ -64,9 +73,10 @@ impl Session {
             return self.answer(reply, now);
         };
         let mark = receiving.incoming.take_mark();
+        let segments = receiving.incoming.progress().segments().into();
         let commit = Commit { receiving, root, md5 };
         let state = State::AwaitDigest(Ending::Commit(Box::new(commit)));
-        self.enter_waiting(state, Job::Commit { mark, root, md5 }, now);
+        self.enter_waiting(state, Job::Commit { mark, root, md5, segments }, now);
     }
 
     /// The file is visible, or is not.

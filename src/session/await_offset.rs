@@ -23,9 +23,9 @@ impl Session {
             }
         };
         match (offer, reply.code) {
-            (Offer::Get { path, size, digest }, Code::Nothing | Code::Have) => {
+            (Offer::Get { path, size, digest, known }, Code::Nothing | Code::Have) => {
                 match first_round(size, digest, &reply) {
-                    Ok(outgoing) => self.send(path, outgoing, now),
+                    Ok(outgoing) => self.send(path, outgoing.knowing(&known), now),
                     Err(reply) => {
                         self.release(None);
                         self.answer(reply, now);
@@ -107,6 +107,7 @@ impl Session {
             path: offer.path,
             offset: offer.size,
             bytes: 0,
+            hashed: 0,
             began: now,
             root: Some(root),
             md5: None,

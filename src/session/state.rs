@@ -25,7 +25,7 @@ use std::{
 use super::{Direction, Discard, Incoming, JobId, Outgoing, Report, Verdict, login::Login};
 use crate::{
     auth::Account,
-    digest::{FileMd5, LEAF_BYTES, Md5Digest},
+    digest::{FileDigests, FileMd5, LEAF_BYTES, Md5Digest},
     limits::{ANSWER_DEADLINE, IDLE_DEADLINE, STALL_DEADLINE},
     progress::Progress,
     wire::{DigestChoice, PutOffer, RemotePath, Reply, SegmentRuns},
@@ -83,8 +83,8 @@ pub(super) enum Work {
 /// What waits for an offset.
 #[derive(Debug)]
 pub(super) enum Offer {
-    /// A source that is open.
-    Get { path: RemotePath, size: u64, digest: DigestChoice },
+    /// A source that is open, and what is known of it.
+    Get { path: RemotePath, size: u64, digest: DigestChoice, known: FileDigests },
     /// A partial that is open.
     Put(PutOffer, Progress),
     /// A file that was committed before: waits for `226`, or `402` to send it all the same.
@@ -322,6 +322,7 @@ impl Sending {
             path: self.transfer.path.clone(),
             offset: self.transfer.offset,
             bytes: self.outgoing.sent_bytes(),
+            hashed: self.outgoing.hashed_bytes(),
             began: self.transfer.began,
             root,
             md5,
@@ -338,6 +339,7 @@ impl Receiving {
             path: self.transfer.path.clone(),
             offset: self.transfer.offset,
             bytes: self.incoming.received_bytes(),
+            hashed: self.incoming.received_bytes(),
             began: self.transfer.began,
             root: None,
             md5: None,

@@ -22,7 +22,10 @@ impl Session {
             .filter(|reply| gives_up(reply.code))
             .map(|reply| Reply::text(reply.code, "given up by the client"));
         match (stream, given_up) {
-            (Stream::Out(sending), Some(reply)) => {
+            (Stream::Out(mut sending), Some(reply)) => {
+                if reply.code == Code::Differs {
+                    sending.outgoing.doubt();
+                }
                 self.state = State::Streaming(Stream::OutAborting(sending, reply));
             }
             // It is told of the end when that has come.
@@ -332,6 +335,12 @@ impl Session {
     }
 
     pub(super) fn let_go_sending(&mut self, sending: &Sending, verdict: Verdict) {
+        let agreed = verdict == Verdict::Identical;
+        if let Some(learned) = sending.outgoing.learned().filter(|_| agreed) {
+            self.actions.push_back(Action::Remember(learned));
+        } else if sending.outgoing.is_in_doubt() {
+            self.actions.push_back(Action::Forget);
+        }
         self.report(sending.report(verdict));
         self.release(None);
     }

@@ -7,6 +7,10 @@ use crate::{
     wire::{Mtime, Tag},
 };
 
+/// The coarsest times that a file system gives its files (FAT: two seconds). A change within so
+/// long after another may leave no trace.
+const TICK_NANOS: i128 = if cfg!(test) { 50_000_000 } else { 2_000_000_000 };
+
 /// Tells one version of a file from another: whoever changes the bytes changes one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -18,6 +22,8 @@ pub struct Identity {
     pub ctime: Mtime,
     /// Inode number.
     pub inode: u64,
+    /// The device that the inode is on.
+    pub device: u64,
 }
 
 impl Identity {
@@ -31,17 +37,32 @@ impl Identity {
             mtime: time(stat.st_mtime, stat.st_mtime_nsec),
             ctime: time(stat.st_ctime, stat.st_ctime_nsec),
             inode: stat.st_ino,
+            device: stat.st_dev,
         }
+    }
+
+    /// Whether any change from `now` on will show in the ctime.
+    pub(super) fn is_settled(&self, now: Mtime) -> bool {
+        nanos(now) - nanos(self.ctime) > TICK_NANOS
+    }
+
+    /// Whether whoever writes to the file within the tick of its ctime shows in the mtime.
+    pub(super) fn shows_writes(&self) -> bool {
+        nanos(self.ctime).abs_diff(nanos(self.mtime)) > TICK_NANOS.unsigned_abs()
     }
 
     /// The tag of this version: the same for the same version, also after a restart. It does not
     /// name the device, whose number may change from one boot to the next.
     #[must_use]
     pub fn tag(&self) -> Tag {
-        let Self { size, mtime, ctime, inode } = self;
+        let Self { size, mtime, ctime, inode, device: _ } = self;
         let text = format!("{size} {mtime} {ctime} {inode}");
         let hash = Md5Digest::of(text.as_bytes()).to_string();
         // Thirty-two hexadecimal digits always are a tag.
         hash.parse().unwrap_or_else(|()| unreachable!("a digest is a valid tag"))
     }
+}
+
+fn nanos(time: Mtime) -> i128 {
+    i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos)
 }

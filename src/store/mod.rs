@@ -9,6 +9,8 @@
 //! - A file appears under its name only after its root was verified and its data is durable.
 //! - What a journal says about bytes is true of the bytes on the disk, at any power cut.
 
+mod digest_cache;
+mod digest_folder;
 mod error;
 mod expire;
 mod home;

@@ -17,7 +17,7 @@
 use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -101,6 +101,8 @@ struct Files {
     journal: Mutex<JournalFile>,
     /// Nothing may be written any more: the file is visible, or a sync failed.
     closed: AtomicBool,
+    /// The file as it became visible, if whoever writes to it since is sure to show.
+    visible: OnceLock<Identity>,
 }
 
 /// The name, without ending, of the partial for a path: a hash, so that its length is fixed.
@@ -202,6 +204,7 @@ impl Partial {
             reservation,
             journal: Mutex::new(journal),
             closed: AtomicBool::new(false),
+            visible: OnceLock::new(),
         };
         Ok(Opened::Partial(Self(Arc::new(files)), progress, tag))
     }
@@ -298,6 +301,10 @@ impl Partial {
         let data = format!("{}.data", files.stem);
         let rename = if files.upload.replace { sys::rename } else { sys::rename_to_new };
         rename(files.dir.as_fd(), data.as_bytes(), target_dir.as_fd(), target).doing("renaming")?;
+        // Before anything that may wait: nobody but us has written to it yet.
+        if let Some(identity) = files.find_visible() {
+            let _ = files.visible.set(identity);
+        }
         files.closed.store(true, Ordering::Release);
         files.awaited.end();
         files.reservation.commit(files.upload.size, replaced);
@@ -310,6 +317,12 @@ impl Partial {
                 .doing("removing the journal"),
         };
         Ok(())
+    }
+
+    /// After a commit: the file as it became visible, so that digests of what was received can be
+    /// told from those of what others make of it. `None` if a change might not show.
+    pub(super) fn visible(&self) -> Option<&Identity> {
+        self.0.visible.get()
     }
 
     fn journal(&self) -> MutexGuard<'_, JournalFile> {
@@ -387,6 +400,12 @@ impl Files {
         Ok(())
     }
 
+    fn find_visible(&self) -> Option<Identity> {
+        let identity = Identity::of(&fstat(&self.data).ok()?);
+        let is_ours = (identity.size, identity.mtime) == (self.upload.size, self.upload.mtime);
+        (is_ours && identity.shows_writes()).then_some(identity)
+    }
+
     /// Renaming was the last change of the file: from now on, any other shows.
     fn note_visible(&self, journal: &mut JournalFile) -> Result<(), StoreError> {
         let stat = fstat(&self.data).doing("looking at the file")?;
@@ -439,7 +458,7 @@ fn visible_mode() -> Mode {
 
 /// The process's umask, read once: it can only be read by being set.
 fn umask() -> Mode {
-    static UMASK: std::sync::OnceLock<Mode> = std::sync::OnceLock::new();
+    static UMASK: OnceLock<Mode> = OnceLock::new();
     *UMASK.get_or_init(|| {
         let mask = rustix::process::umask(Mode::from_raw_mode(0o077));
         rustix::process::umask(mask);

@@ -16,6 +16,8 @@ use rustix::{
 
 use super::{
     StoreError,
+    digest_cache::DigestCache,
+    digest_folder::DigestFolder,
     error::Doing,
     listing::{Entry, Kind},
     own::duplicate,
@@ -30,6 +32,9 @@ pub(super) const INTERNAL: &str = ".tow";
 
 /// Where partials are, within it.
 const PARTIALS: &str = "partials";
+
+/// Where digests are, within it.
+const DIGESTS: &str = "digests";
 
 /// Links at the end of a path that are followed one after the other.
 const LINKS_MAX: usize = 8;
@@ -49,14 +54,17 @@ pub struct Root {
     internal: Option<Internal>,
     space: Space,
     ledger: Option<Arc<Ledger>>,
+    digest_cache: DigestCache,
 }
 
 /// The folder that no path reaches, by whatever name or link.
 #[derive(Debug)]
 struct Internal {
     partials: OwnedFd,
-    /// Of the folder and of the one of partials within.
-    identities: [(u64, u64); 2],
+    /// `None` where none can be made: nothing depends on it.
+    digests: Option<DigestFolder>,
+    /// Of the folder and of those within.
+    identities: Vec<(u64, u64)>,
 }
 
 impl Root {
@@ -71,7 +79,14 @@ impl Root {
     /// A root without internal folders.
     pub(super) fn of(dir: OwnedFd) -> Result<Self, StoreError> {
         let identity = identity(dir.as_fd())?;
-        Ok(Self { dir, identity, internal: None, space: Space::default(), ledger: None })
+        Ok(Self {
+            dir,
+            identity,
+            internal: None,
+            space: Space::default(),
+            ledger: None,
+            digest_cache: DigestCache::default(),
+        })
     }
 
     /// Keeps back so many bytes of free space from uploads, here and in the homes that are opened
@@ -85,6 +100,22 @@ impl Root {
         let is_same = self.identity.0 == other.identity.0;
         self.space = if is_same { other.space.clone() } else { other.space.elsewhere() };
         self
+    }
+
+    /// Shares the memory for digests of another root, so that both together stay within its bound.
+    #[must_use]
+    pub fn sharing_digests_of(mut self, other: &Self) -> Self {
+        self.digest_cache = other.digest_cache.clone();
+        self
+    }
+
+    pub(super) const fn digest_cache(&self) -> &DigestCache {
+        &self.digest_cache
+    }
+
+    /// Where digests outlive the process, if this root has a place for them.
+    pub(super) fn digest_folder(&self) -> Option<&DigestFolder> {
+        self.internal.as_ref()?.digests.as_ref()
     }
 
     /// Bytes that uploads may take here; `None` where the file system does not say.
@@ -145,8 +176,14 @@ impl Root {
     ) -> Result<Self, StoreError> {
         let internal = open(self.dir.as_fd(), INTERNAL)?;
         let partials = open(internal.as_fd(), PARTIALS)?;
-        let identities = [identity(internal.as_fd())?, identity(partials.as_fd())?];
-        self.internal = Some(Internal { partials, identities });
+        // Made without a sync: what a power cut takes of it is made again.
+        let _ = mkdirat(&internal, DIGESTS, Mode::RWXU);
+        let digests = internal_if_there(internal.as_fd(), DIGESTS).ok();
+        let folders = [Some(&internal), Some(&partials), digests.as_ref()];
+        let identities = folders.into_iter().flatten().map(|dir| identity(dir.as_fd()));
+        let identities = identities.collect::<Result<_, _>>()?;
+        let digests = digests.map(DigestFolder::new);
+        self.internal = Some(Internal { partials, digests, identities });
         Ok(self)
     }
 

@@ -5,16 +5,19 @@ use std::{fs::File, io::IoSliceMut, os::fd::OwnedFd, path::Path};
 use rustix::{
     fs::{Advice, CWD, FsWord, Mode, OFlags, fadvise, fstatfs, openat},
     io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr},
+    time::{ClockId, clock_gettime},
 };
 
 use super::{Identity, Root, StoreError, error::Doing, own::duplicate, root::regular};
-use crate::wire::RemotePath;
+use crate::wire::{Mtime, RemotePath};
 
 /// An open regular file and the version it had when it was opened.
 #[derive(Debug)]
 pub struct Source {
     file: OwnedFd,
     identity: Identity,
+    /// Whether any change since it was opened shows in its identity.
+    is_settled: bool,
 }
 
 /// What a read that must not wait came to.
@@ -45,10 +48,13 @@ impl Source {
     }
 
     fn new(file: OwnedFd) -> Result<Self, StoreError> {
+        let now = clock_gettime(ClockId::Realtime);
+        let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
         let identity = Identity::of(&regular(&file)?);
+        let is_settled = identity.is_settled(Mtime { seconds: now.tv_sec, nanos });
         // Only a hint: a file system that does not take it is read all the same.
         let _ = fadvise(&file, 0, None, Advice::Sequential);
-        Ok(Self { file, identity })
+        Ok(Self { file, identity, is_settled })
     }
 
     /// The version that was opened.
@@ -62,6 +68,12 @@ impl Source {
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         regular(&self.file).is_ok_and(|stat| Identity::of(&stat) == self.identity)
+    }
+
+    /// Whether every change since it was opened is sure to show: it was not changed a moment
+    /// before.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
     /// Reads what is in memory, without waiting for a disk.
@@ -85,7 +97,7 @@ impl Source {
     /// # Errors
     /// No descriptors left.
     pub fn try_clone(&self) -> Result<Self, StoreError> {
-        Ok(Self { file: duplicate(&self.file)?, identity: self.identity })
+        Ok(Self { file: duplicate(&self.file)?, ..*self })
     }
 
     /// The file, for a caller that wants more of it.

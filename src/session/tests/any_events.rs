@@ -349,6 +349,9 @@ impl Chaos {
                     assert!(self.open || self.confused, "lets go of nothing");
                     self.open = false;
                 }
+                Action::Remember(_) | Action::Forget => {
+                    assert!(self.open, "nothing is open");
+                }
                 Action::Report(report) => assert!(report.bytes <= FILE_BYTES_MAX),
                 Action::LoginFailed(_) | Action::EndAction | Action::Pulse => {}
                 Action::Close => self.closed = true,

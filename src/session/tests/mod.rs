@@ -3,6 +3,7 @@
 
 mod any_events;
 mod driver;
+mod known;
 mod scenario;
 mod simulation;
 mod state_await_command;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     auth::{Account, Accounts, CramVerifier, Password, Rights, ScramVerifier, UserName},
-    digest::{Engine, Md5Digest, RootHasher, SEGMENT_BYTES},
+    digest::{Engine, FileDigests, Md5Digest, RootHasher, SEGMENT_BYTES},
     limits::{ANSWER_DEADLINE, IDLE_DEADLINE, SCRAM_ITERATIONS_MIN, STALL_DEADLINE},
     progress::{Progress, segment_count, segment_length},
     session::{Action, Job, JobId, LoginBegun, Outcome, Session, run_jobs},
@@ -215,6 +215,8 @@ impl Scenario {
                 }
                 Action::Release(None) => "release".to_owned(),
                 Action::Release(Some(_)) => "release mark".to_owned(),
+                Action::Remember(_) => "remember".to_owned(),
+                Action::Forget => "forget".to_owned(),
                 Action::Report(report) => format!("report {:?}", report.direction),
                 Action::LoginFailed(name) => format!("login failed {name}"),
                 Action::EndAction => "end action".to_owned(),
@@ -256,7 +258,12 @@ pub(super) fn home_opened(account: Option<Arc<Account>>) -> Outcome {
 }
 
 pub(super) fn opened(size: u64) -> Outcome {
-    Outcome::SourceOpened { size, mtime: Mtime::default(), tag: "t".parse().unwrap() }
+    knowing(size, FileDigests::default())
+}
+
+/// A source is open of which so much is known.
+pub(super) fn knowing(size: u64, digests: FileDigests) -> Outcome {
+    Outcome::SourceOpened { size, mtime: Mtime::default(), tag: "t".parse().unwrap(), digests }
 }
 
 /// What there is of a file when its first bytes have been received.

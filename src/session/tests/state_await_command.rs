@@ -2,10 +2,10 @@
 
 use super::{
     driver::data_frame,
-    scenario::{IDLE, Scenario, opened, put_line},
+    scenario::{IDLE, Scenario, knowing, opened, put_line},
 };
 use crate::{
-    digest::Md5Digest,
+    digest::{FileDigests, Md5Digest},
     limits::WORKING_INTERVAL,
     progress::Progress,
     session::{JobId, Outcome, Wants},
@@ -68,6 +68,16 @@ fn the_md5_of_a_file_comes_when_all_of_it_was_hashed() {
     assert_eq!(scenario.session.hashing(), Some((3, 2)));
     scenario.session.handle_hashed(b"lo", scenario.now);
     let answer = format!("200 md5={} size=5", Md5Digest::of(b"hello"));
+    assert_eq!(scenario.said(), ["start OpenSource", "remember", "release", &answer]);
+}
+
+#[test]
+fn an_md5_that_is_known_is_told_at_once() {
+    let mut scenario = Scenario::new();
+    let md5 = Some(Md5Digest::of(b"hello"));
+    scenario.line("md5 /f").done(knowing(5, FileDigests { segments: None, md5 }));
+    assert_eq!(scenario.session.hashing(), None);
+    let answer = format!("200 md5={} size=5", Md5Digest::of(b"hello"));
     assert_eq!(scenario.said(), ["start OpenSource", "release", &answer]);
 }
 
@@ -76,7 +86,7 @@ fn the_md5_of_an_empty_file_needs_no_bytes() {
     let mut scenario = Scenario::new();
     scenario.line("md5 /f").done(opened(0));
     assert_eq!(scenario.session.hashing(), None);
-    assert!(scenario.said()[2].starts_with("200 md5=d41d8cd98f00b204e9800998ecf8427e"));
+    assert!(scenario.said()[3].starts_with("200 md5=d41d8cd98f00b204e9800998ecf8427e"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The store against real files, and against disks that fail or lose their power.
 
+mod digests;
 mod expire;
 mod faults;
 mod full;

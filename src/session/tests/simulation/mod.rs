@@ -6,6 +6,7 @@
 //! 4. At a cut the partial lives on through its marks, as a journal would have them; after a
 //!    crash those since the last checkpoint are gone, while the data has been written.
 //! 5. Between two attempts the source may change, in its bytes or in its size.
+//! 6. A server that sends may know the digests from before, and some of them may be wrong.
 //!
 //! In the end the receiver has exactly the source's bytes. On the way no journal claims what does
 //! not lie on the disk, and nothing is sent twice that was neither spoiled nor changed.
@@ -21,10 +22,11 @@ use std::{
 
 use super::{
     begin,
-    driver::{Disk, Line, Pace, Rng, Sent, at, receive_alone, receive_in_session, send},
+    driver::{Disk, Line, Pace, Rng, Sent, at, digest_of, receive_alone, receive_in_session, send},
 };
 use crate::{
-    digest::{LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
+    digest::{FileDigests, LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
+    progress::segment_count,
     session::{Action, Job, JobId, Outcome, Session, Wants},
     wire::{Code, DigestChoice, Frame, Mtime, Reply, frame_bytes},
 };
@@ -176,6 +178,30 @@ impl World {
         }
     }
 
+    /// What the server knows of the source without reading it.
+    fn known(&mut self) -> FileDigests {
+        let count = segment_count(self.source.len() as u64);
+        let mut segments: Vec<_> = (0..count).map(|it| digest_of(&self.source, it)).collect();
+        let mut md5 = Md5Digest::of(&self.source);
+        if count > 0 && self.rng.one_in(3) {
+            let wrong = self.rng.below(count);
+            segments[at(wrong)].0[0] ^= 1;
+            md5.0[0] ^= 1;
+            self.pace.spoiled.insert(wrong);
+        } else if self.rng.one_in(2) {
+            return FileDigests::default();
+        }
+        let md5 = self.rng.one_in(2).then_some(md5);
+        FileDigests { segments: Some(segments.into()), md5 }
+    }
+
+    fn check_what_was_learned(&self, learned: &FileDigests) {
+        let count = segment_count(self.source.len() as u64);
+        let segments: Vec<_> = (0..count).map(|it| digest_of(&self.source, it)).collect();
+        assert_eq!(learned.segments.as_deref(), Some(&*segments));
+        assert!(learned.md5.is_none_or(|md5| md5 == Md5Digest::of(&self.source)));
+    }
+
     /// Whether bytes at `offset` may be sent although the receiver has had them.
     fn assert_needed(&self, offset: u64, had: u64) {
         let segment = offset / SEGMENT_BYTES;
@@ -235,7 +261,9 @@ impl Server {
                 Action::Release(Some(mark)) => {
                     world.disk.append(mark);
                 }
+                Action::Remember(learned) => world.check_what_was_learned(&learned),
                 Action::Release(None)
+                | Action::Forget
                 | Action::Report(_)
                 | Action::LoginFailed(_)
                 | Action::EndAction
@@ -251,6 +279,7 @@ impl Server {
                 size: world.source.len() as u64,
                 mtime: Mtime::default(),
                 tag: format!("v{}", world.version).parse().unwrap(),
+                digests: world.known(),
             }),
             Job::OpenPartial { offer, fresh, .. } => {
                 assert!(!fresh, "nobody asked to start over");
