@@ -34,12 +34,12 @@ impl LeafJob {
     pub fn job<'a>(&'a mut self, chunk: &'a [u8]) -> Job<'a> {
         let bytes = chunk.get(self.range.clone()).unwrap_or_default();
         debug_assert_eq!(bytes.len(), self.range.len(), "the chunk the run was split from");
-        Job { state: &mut self.state, bytes }
+        self.state.job(bytes)
     }
 
     /// After the engine ran: the digest of the whole leaf, or the state to go on with.
-    pub(super) fn outcome(self, engine: &Engine) -> Result<Md5Digest, LeafState> {
-        if self.complete { Ok(engine.finish(&self.state)) } else { Err(self.state) }
+    pub(super) fn outcome(self, _: &Engine) -> Result<Md5Digest, LeafState> {
+        if self.complete { Ok(self.state.finish()) } else { Err(self.state) }
     }
 }
 
