@@ -478,7 +478,7 @@ impl Reactor {
             let Some(load) = load else { continue };
             moved += load.bytes;
             if let Some(connection) = find(&mut self.connections, token) {
-                bulk::apply(&self.engine, connection, load, buffer, now);
+                bulk::apply(connection, load, buffer, now);
             }
         }
         for &token in batch {

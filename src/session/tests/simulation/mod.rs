@@ -21,7 +21,7 @@ use std::{
 
 use super::{
     begin,
-    driver::{Disk, Line, Pace, Rng, Sent, at, receive_alone, receive_in_session, send},
+    driver::{Disk, Line, Pace, Rng, Sent, at, hash, receive_alone, receive_in_session, send},
 };
 use crate::{
     digest::{LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
@@ -321,7 +321,7 @@ impl Server {
         if let Some((offset, length)) = self.session.hashing() {
             let length = at(length).min(world.rng.len(1..1 << 20));
             let bytes = world.disk.bytes[at(offset)..at(offset) + length].to_vec();
-            self.session.handle_hashed(&bytes, world.now);
+            hash(&mut self.session, &bytes, world.now);
         }
         self.act(world);
         self.send(world);
