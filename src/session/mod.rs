@@ -16,6 +16,7 @@ mod await_digest;
 mod await_offset;
 mod discard;
 mod incoming;
+mod known_digests;
 mod leaves;
 mod md5_job;
 mod md5_track;

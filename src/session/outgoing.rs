@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    known_digests::KnownDigests,
     leaves::{LeafCursor, LeafJob, Run},
     md5_job::Md5Job,
 };
@@ -60,7 +61,7 @@ pub struct Outgoing {
     leaves: BTreeMap<u64, SegmentLeaves>,
     /// Digests of the segments that are known. Grows with the work that is done, not with the
     /// size: a sparse file may have any.
-    digests: BTreeMap<u64, Md5Digest>,
+    digests: KnownDigests,
     /// Digests of segments that are known but not sent.
     due: VecDeque<u64>,
     /// Payload of the current data frame that is still to be sent.
@@ -121,7 +122,7 @@ impl Outgoing {
             stream,
             check,
             leaves: BTreeMap::new(),
-            digests: BTreeMap::new(),
+            digests: KnownDigests::default(),
             due: VecDeque::new(),
             frame_left: 0,
             md5: (digest == DigestChoice::TreeAndMd5).then(FileMd5::default),
@@ -192,7 +193,7 @@ impl Outgoing {
         }
         // Each has a digest now, so that there are no more of them than were once hashed.
         for segment in want.segments() {
-            self.digests.remove(&segment);
+            self.digests.remove(segment);
         }
         self.stream = want.runs().map(|run| byte_range(run, self.size)).collect();
         self.stream_hash = LeafCursor::new(Run::Stream, start_of(&self.stream));
@@ -272,7 +273,7 @@ impl Outgoing {
 
     fn open_leaves(&mut self, segment: u64) {
         let length = segment_length(segment, self.size);
-        if !self.digests.contains_key(&segment) {
+        if self.digests.get(segment).is_none() {
             self.leaves.entry(segment).or_insert_with(|| SegmentLeaves::new(length));
         }
     }
@@ -342,7 +343,7 @@ impl Outgoing {
         // A segment is hashed before it is sent, but its digest goes behind its data.
         let next = self.due.iter().position(|&segment| !self.is_to_be_sent(segment));
         if let Some(segment) = next.and_then(|at| self.due.remove(at)) {
-            let digest = *self.digests.get(&segment)?;
+            let digest = self.digests.get(segment)?;
             return Some(Frame::Segment { segment, digest });
         }
         let idle = self.stream.is_empty() && self.next_to_check().is_none();
@@ -359,11 +360,11 @@ impl Outgoing {
     /// and has seen everything.
     #[must_use]
     pub fn digests(&self) -> (Option<Md5Digest>, Option<Md5Digest>) {
-        if self.digests.len() as u64 != segment_count(self.size) {
+        if self.digests.count() != segment_count(self.size) {
             return (None, None);
         }
         let mut root = RootHasher::new();
-        for &digest in self.digests.values() {
+        for digest in self.digests.in_order() {
             root.push(digest);
         }
         let whole = self.md5.as_ref().filter(|md5| md5.position() == self.size);
