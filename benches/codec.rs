@@ -154,7 +154,7 @@ fn receive(engine: &Engine, stream: &[u8], hash: bool) {
         if hash {
             run_jobs(engine, &mut jobs, chunk);
         }
-        incoming.hashed(jobs.into_iter(), engine);
+        incoming.hashed(jobs.into_iter());
         for piece in pieces {
             match piece {
                 Piece::Data { offset, range } => incoming.wrote(offset, &chunk[range]),

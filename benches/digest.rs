@@ -1,4 +1,5 @@
-//! What verification costs: MD5 one at a time, in lanes of one stream, in lanes over many streams.
+//! What verification costs: MD5 one at a time, in lanes of one stream, in lanes over many streams,
+//! of leaves and of whole files.
 //!
 //! `memcpy` of the same bytes stands beside them as the price of touching memory at all.
 
@@ -23,7 +24,7 @@ fn memcpy(c: &mut Criterion) {
     }
 }
 
-/// The whole-file MD5, which has to take one byte after the other.
+/// The whole-file MD5 of one stream, which has to take one byte after the other.
 fn one_md5(c: &mut Criterion) {
     let mut group = c.benchmark_group("one_md5");
     let buffer = bytes(MIB);
@@ -77,12 +78,51 @@ fn many_streams(c: &mut Criterion) {
                     let mut jobs: Vec<Job<'_>> = states
                         .iter_mut()
                         .zip(&pieces)
-                        .map(|(state, piece)| Job { state, bytes: black_box(piece) })
+                        .map(|(state, piece)| state.job(black_box(piece)))
                         .collect();
                     engine.update(&mut jobs);
                 });
             });
         }
+    }
+}
+
+/// The whole-file MD5 of many streams: a piece of each, as in a turn of the loop.
+fn many_files(c: &mut Criterion) {
+    let mut group = c.benchmark_group("whole_files");
+    let piece = bytes(256 * KIB);
+    for count in [1, 2, 4, 8, 16, 64] {
+        group.throughput(throughput(count * piece.len()));
+        for (engine, label) in [(Engine::new(), "lanes"), (Engine::scalar(), "scalar")] {
+            let mut files = vec![FileMd5::new(); count];
+            group.bench_function(BenchmarkId::new(label, format!("{count}x256KiB")), |b| {
+                b.iter(|| {
+                    let jobs = files.iter_mut().map(|md5| md5.job(black_box(&piece)));
+                    engine.update(&mut jobs.collect::<Vec<Job<'_>>>());
+                });
+            });
+        }
+    }
+}
+
+/// A turn of eight streams of both digests: four leaves and a piece of the whole file of each.
+fn tree_and_md5(c: &mut Criterion) {
+    let mut group = c.benchmark_group("tree_and_md5_of_8_streams");
+    let chunks: Vec<_> = (0..8).map(|_| bytes(256 * KIB)).collect();
+    group.throughput(throughput(chunks.iter().map(Vec::len).sum()));
+    for (engine, label) in [(Engine::new(), "lanes"), (Engine::scalar(), "scalar")] {
+        let mut files = vec![FileMd5::new(); chunks.len()];
+        let mut leaves = vec![LeafState::new(); 4 * chunks.len()];
+        group.bench_function(label, |b| {
+            b.iter(|| {
+                let files = files.iter_mut().zip(&chunks);
+                let blocks = chunks.iter().flat_map(|chunk| chunk.chunks(64 * KIB));
+                let leaves = leaves.iter_mut().zip(blocks);
+                let files = files.map(|(md5, chunk)| md5.job(black_box(chunk)));
+                let leaves = leaves.map(|(leaf, block)| leaf.job(black_box(block)));
+                engine.update(&mut files.chain(leaves).collect::<Vec<Job<'_>>>());
+            });
+        });
     }
 }
 
@@ -113,5 +153,14 @@ fn name(len: usize) -> String {
     if len < MIB { format!("{}KiB", len / KIB) } else { format!("{}MiB", len / MIB) }
 }
 
-criterion_group!(benches, memcpy, one_md5, one_stream, many_streams, finish);
+criterion_group!(
+    benches,
+    memcpy,
+    one_md5,
+    one_stream,
+    many_streams,
+    many_files,
+    tree_and_md5,
+    finish
+);
 criterion_main!(benches);

@@ -342,7 +342,7 @@ impl<'a> Attempt<'a> {
                 write(target, *offset, bytes)?;
             }
         }
-        incoming.hashed(jobs.into_iter(), &self.engine);
+        incoming.hashed(jobs.into_iter());
         let mut ended = None;
         for piece in pieces {
             match piece {

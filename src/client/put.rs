@@ -366,7 +366,7 @@ impl Attempt<'_> {
         outgoing.read_to_send(read, 0..have, &mut jobs);
         let bytes = self.buffer.get(..have).unwrap_or_default();
         run_jobs(&self.engine, &mut jobs, bytes);
-        outgoing.hashed(jobs.into_iter(), &self.engine);
+        outgoing.hashed(jobs.into_iter());
         outgoing.follow_md5(read.offset, bytes);
         Ok(())
     }
@@ -376,9 +376,10 @@ impl Attempt<'_> {
         let have = self.read_all(read)?;
         let mut jobs = Vec::new();
         let bytes = self.buffer.get(..have).unwrap_or_default();
-        outgoing.read_to_check(read, 0..have, bytes, &mut jobs);
+        outgoing.read_to_check(read, 0..have, &mut jobs);
         run_jobs(&self.engine, &mut jobs, bytes);
-        outgoing.hashed(jobs.into_iter(), &self.engine);
+        outgoing.hashed(jobs.into_iter());
+        outgoing.follow_md5(read.offset, bytes);
         if outgoing.left_bytes() == 0 {
             self.observer.event(Event::Phase(Phase::Checking));
             let there = outgoing.size() - outgoing.left_to_check_bytes();

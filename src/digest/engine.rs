@@ -1,41 +1,56 @@
-//! The engine: takes `(state, bytes)` jobs from all connections of a turn and hashes them in SIMD
-//! lanes, whichever connection they came from.
+//! The engine: takes jobs, each with a state and the bytes that follow, from all connections of a
+//! turn and hashes them in SIMD lanes, whichever connection they came from and whether they are
+//! leaves or whole files.
 //!
-//! It only decides between lanes and one-at-a-time; the lanes themselves are in `simd` (feature
-//! `simd`), and `scalar` stands in for them when the feature is off. It must not hold state between
-//! calls: a leaf belongs to its connection, the engine to the loop.
+//! It only decides between lanes and one at a time; who runs in which lane is in `lockstep`, the
+//! lanes themselves in `simd` (feature `simd`). It must not hold state between calls: a state
+//! belongs to its connection, the engine to the loop.
 
-use std::fmt;
+use std::{fmt, iter, option, vec};
 
-#[cfg(not(feature = "simd"))]
-use super::scalar as backend;
-#[cfg(feature = "simd")]
-use super::simd as backend;
-use super::{LEAF_LEN, Md5Digest};
+use md5::block_api::compress;
 
-/// MD5 of one leaf that may arrive in pieces. About 90 bytes, no heap.
+use super::{
+    FileMd5, LEAF_LEN, Md5Digest, SavedMd5,
+    backend::Lanes,
+    lockstep,
+    state::{Block, State},
+};
+
+/// MD5 of one leaf that may arrive in pieces. 88 bytes, no heap.
 ///
 /// It does not know how long a leaf is; whoever cuts the stream into leaves does.
 #[derive(Clone)]
-pub struct LeafState(pub(super) backend::State);
+pub struct LeafState(State);
 
 impl LeafState {
     /// A leaf of which nothing has arrived yet.
     #[must_use]
     pub fn new() -> Self {
-        Self(backend::State::new())
+        Self(State::new())
     }
 
     /// Bytes hashed so far.
     #[must_use]
     pub fn len(&self) -> u64 {
-        backend::len(&self.0)
+        self.0.len()
     }
 
     /// Whether nothing has arrived yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The job to append the bytes that follow.
+    pub fn job<'a>(&'a mut self, bytes: &'a [u8]) -> Job<'a> {
+        Job::new(&mut self.0, bytes)
+    }
+
+    /// The digest, without lanes. The leaf can still be continued afterwards.
+    #[must_use]
+    pub fn finish(&self) -> Md5Digest {
+        self.0.finish()
     }
 }
 
@@ -51,32 +66,84 @@ impl fmt::Debug for LeafState {
     }
 }
 
-/// Bytes that continue one leaf.
+/// Bytes that continue one MD5: see [`LeafState::job`] and [`FileMd5::job`].
 pub struct Job<'a> {
-    /// The leaf.
-    pub state: &'a mut LeafState,
-    /// What follows the bytes it already has.
-    pub bytes: &'a [u8],
+    pub(super) state: &'a mut State,
+    /// What was not begun yet, in order.
+    pieces: iter::Chain<option::IntoIter<&'a [u8]>, vec::IntoIter<&'a [u8]>>,
+    len: usize,
+    /// Where to note the state between two pieces.
+    kept: Option<&'a mut Vec<SavedMd5>>,
+    begun: bool,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(state: &'a mut State, bytes: &'a [u8]) -> Self {
+        // Most jobs are one piece: an empty Vec is no memory.
+        let pieces = Some(bytes).into_iter().chain(Vec::new());
+        Self { state, pieces, len: bytes.len(), kept: None, begun: false }
+    }
+
+    pub(super) fn in_pieces(
+        state: &'a mut State,
+        pieces: Vec<&'a [u8]>,
+        kept: &'a mut Vec<SavedMd5>,
+    ) -> Self {
+        let len = pieces.iter().map(|piece| piece.len()).sum();
+        let pieces = None.into_iter().chain(pieces);
+        Self { state, pieces, len, kept: Some(kept), begun: false }
+    }
+
+    /// Bytes of all pieces.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The next whole blocks, to be compressed before this is called again. `None` at the end.
+    pub(super) fn next_blocks(&mut self) -> Option<&'a [Block]> {
+        loop {
+            self.keep();
+            let blocks = self.state.take(self.pieces.next()?);
+            self.begun = true;
+            if !blocks.is_empty() {
+                return Some(blocks);
+            }
+        }
+    }
+
+    /// Notes the state at the end of a piece, if it can be saved there.
+    fn keep(&mut self) {
+        if let Some(kept) = self.kept.as_mut().filter(|_| self.begun) {
+            kept.extend(FileMd5::saved(self.state));
+        }
+    }
+
+    fn run_alone(&mut self) {
+        while let Some(blocks) = self.next_blocks() {
+            compress(&mut self.state.words, blocks);
+        }
+    }
 }
 
 impl fmt::Debug for Job<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("state", &self.state).field("bytes", &self.bytes.len()).finish()
+        let Self { state, len, .. } = self;
+        f.debug_struct("Job").field("at", &state.len()).field("bytes", len).finish_non_exhaustive()
     }
 }
 
-/// Hashes many leaves at once. Build one and keep it: building it asks the CPU what it can do.
+/// Hashes many streams at once. Build one and keep it: building it asks the CPU what it can do.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// `None`: one leaf after the other.
-    lanes: Option<backend::Lanes>,
+    /// `None`: one stream after the other.
+    lanes: Option<Lanes>,
 }
 
 impl Engine {
     /// An engine with the widest lanes of this CPU, if it has any.
     #[must_use]
     pub fn new() -> Self {
-        Self { lanes: backend::Lanes::detect() }
+        Self { lanes: Lanes::detect() }
     }
 
     /// An engine that never uses lanes.
@@ -85,50 +152,45 @@ impl Engine {
         Self { lanes: None }
     }
 
-    /// How many leaves one instruction works on; 1 without lanes.
+    /// How many streams run together at most; 1 without lanes.
     #[must_use]
     pub fn lanes(&self) -> usize {
-        self.lanes.as_ref().map_or(1, backend::Lanes::count)
+        self.lanes.as_ref().map_or(1, Lanes::count)
     }
 
-    /// Runs all `jobs`. Their order in the slice is changed, to bring equal lengths together.
+    /// Runs all `jobs`. Their order in the slice is changed: the longest begin first.
     ///
     /// Any mix of lengths is fine. Lanes pay from two jobs on and are full from
     /// [`lanes`](Self::lanes) jobs on, so collect a turn's jobs into one call.
     pub fn update(&self, jobs: &mut [Job<'_>]) {
-        if let Some(lanes) = &self.lanes {
-            return lanes.update(jobs);
-        }
-        for job in jobs {
-            job.state.0.update(job.bytes);
+        match &self.lanes {
+            Some(lanes) => lockstep::run(lanes, jobs),
+            None => jobs.iter_mut().for_each(Job::run_alone),
         }
     }
 
-    /// The digest of one leaf, which can still be continued afterwards.
-    #[must_use]
-    pub fn finish(&self, state: &LeafState) -> Md5Digest {
-        backend::finish(&state.0)
-    }
-
-    /// Appends the digests of `states` to `out`, in their order.
+    /// Appends the digests of `states` to `out`, in their order. The leaves can still be continued
+    /// afterwards.
     pub fn finish_many<'a>(
         &self,
         states: impl IntoIterator<Item = &'a LeafState>,
         out: &mut Vec<Md5Digest>,
     ) {
-        match &self.lanes {
-            Some(lanes) => lanes.finish_many(states.into_iter().map(|state| &state.0), out),
-            None => out.extend(states.into_iter().map(|state| self.finish(state))),
-        }
+        let states = states.into_iter().map(|leaf| (leaf.0, leaf.0.padding()));
+        let mut states: Vec<_> = states.collect();
+        let jobs = states.iter_mut().map(|(state, padding)| Job::new(state, padding.as_bytes()));
+        self.update(&mut jobs.collect::<Vec<_>>());
+        out.extend(states.iter().map(|(state, _)| state.digest()));
     }
 
     /// Appends to `out` the digests of the leaves in `bytes`, which begin with the first byte of a
     /// leaf. The last leaf may be short; no bytes have no leaf.
     pub fn leaves(&self, bytes: &[u8], out: &mut Vec<Md5Digest>) {
-        match &self.lanes {
-            Some(lanes) => lanes.leaves(bytes, out),
-            None => out.extend(bytes.chunks(LEAF_LEN).map(Md5Digest::of)),
-        }
+        let leaves = bytes.chunks(LEAF_LEN);
+        let mut states = vec![LeafState::new(); leaves.len()];
+        let jobs = states.iter_mut().zip(leaves).map(|(state, leaf)| state.job(leaf));
+        self.update(&mut jobs.collect::<Vec<_>>());
+        self.finish_many(&states, out);
     }
 }
 
@@ -160,7 +222,7 @@ mod tests {
                 let take = cuts.get(turn).copied().unwrap_or(usize::MAX).min(rest.len());
                 let (bytes, after) = rest.split_at(take);
                 *rest = after;
-                jobs.push(Job { state, bytes });
+                jobs.push(state.job(bytes));
             }
             engine.update(&mut jobs);
             if rest.iter().all(|rest| rest.is_empty()) {
@@ -172,7 +234,7 @@ mod tests {
         }
         let mut digests = Vec::new();
         engine.finish_many(&states, &mut digests);
-        let one_by_one: Vec<_> = states.iter().map(|state| engine.finish(state)).collect();
+        let one_by_one: Vec<_> = states.iter().map(LeafState::finish).collect();
         assert_eq!(digests, one_by_one);
         digests
     }
@@ -207,6 +269,70 @@ mod tests {
                 .map(|(_, cuts)| cuts.into_iter().map(|n| n * 64).collect())
                 .collect();
             prop_assert_eq!(in_turns(&Engine::new(), &streams, &cuts), by_md5(&streams));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn whole_files_beside_leaves_agree_with_md5_wherever_they_are_cut_and_saved(
+            files in vec((0usize..2_000, vec(vec(0usize..500, 0..4), 0..5), 0usize..6), 0..80),
+            leaves in vec(0usize..3_000, 0..20),
+        ) {
+            for engine in [Engine::new(), Engine::scalar()] {
+                let leaf_bytes: Vec<_> = leaves.iter().map(|len| stream(3, *len)).collect();
+                let mut states = vec![LeafState::new(); leaves.len()];
+                let lens = files.iter().map(|(rest, turns, _)| rest + turns.concat().iter().sum::<usize>());
+                let bytes: Vec<_> = lens.enumerate().map(|(seed, len)| stream(seed, len)).collect();
+                let mut md5s = vec![FileMd5::new(); files.len()];
+                let mut kept: Vec<Vec<SavedMd5>> = vec![vec![]; files.len()];
+
+                for turn in 0..6 {
+                    let mut jobs = Vec::new();
+                    for ((md5, kept), (bytes, (_, turns, restore))) in
+                        md5s.iter_mut().zip(&mut kept).zip(bytes.iter().zip(&files))
+                    {
+                        // As after a restart: from what was saved last, what followed again.
+                        if turn == *restore && let Some(saved) = kept.last() {
+                            *md5 = FileMd5::restore(*saved).unwrap();
+                        }
+                        let mut rest = &bytes[usize::try_from(md5.position()).unwrap()..];
+                        let mut pieces = vec![];
+                        if let Some(lens) = turns.get(turn) {
+                            for len in lens {
+                                let piece;
+                                (piece, rest) = rest.split_at((*len).min(rest.len()));
+                                pieces.push(piece);
+                            }
+                        } else {
+                            pieces.push(rest);
+                        }
+                        jobs.push(md5.job_in_pieces(pieces, kept));
+                    }
+                    if turn == 1 {
+                        let leaves = states.iter_mut().zip(&leaf_bytes);
+                        jobs.extend(leaves.map(|(state, bytes)| state.job(bytes)));
+                    }
+                    engine.update(&mut jobs);
+                }
+
+                for ((md5, kept), bytes) in md5s.into_iter().zip(kept).zip(&bytes) {
+                    prop_assert_eq!(md5.finish(), Md5Digest::of(bytes));
+                    for saved in kept {
+                        let at = usize::try_from(saved.position).unwrap();
+                        let mut md5 = FileMd5::new();
+                        md5.update(&bytes[..at]);
+                        prop_assert_eq!(Some(saved), md5.save());
+                        let mut rest = FileMd5::restore(saved).unwrap();
+                        engine.update(&mut [rest.job(&bytes[at..])]);
+                        prop_assert_eq!(rest.finish(), Md5Digest::of(bytes));
+                    }
+                }
+                for (state, bytes) in states.iter().zip(&leaf_bytes) {
+                    prop_assert_eq!(state.finish(), Md5Digest::of(bytes));
+                }
+            }
         }
     }
 
@@ -247,10 +373,10 @@ mod tests {
     fn a_finished_leaf_can_be_continued() {
         let engine = Engine::new();
         let mut state = LeafState::new();
-        engine.update(&mut [Job { state: &mut state, bytes: b"a" }]);
-        assert_eq!(engine.finish(&state), Md5Digest::of(b"a"));
-        engine.update(&mut [Job { state: &mut state, bytes: b"bc" }]);
-        assert_eq!(engine.finish(&state), Md5Digest::of(b"abc"));
+        engine.update(&mut [state.job(b"a")]);
+        assert_eq!(state.finish(), Md5Digest::of(b"a"));
+        engine.update(&mut [state.job(b"bc")]);
+        assert_eq!(state.finish(), Md5Digest::of(b"abc"));
     }
 
     #[test]

@@ -1,31 +1,31 @@
 //! MD5 of a whole file, what `md5sum` prints: the digest for people, on request.
 //!
-//! It is one chain over all bytes in their order, so it can be cut and continued but not computed in
-//! lanes. At a block boundary all that must be remembered is 16 bytes and the position; a transfer
-//! keeps these in its journal at each segment boundary.
+//! It is one chain over all bytes in their order, so it can be cut and continued; only beside
+//! others does it run in lanes. At a block boundary all that must be remembered is 16 bytes and
+//! the position; a transfer keeps these in its journal at each leaf boundary.
 //!
 //! It must not decide where to save: that is the journal's business.
 
-use md5::Digest as _;
-use md5::digest::common::hazmat::{SerializableState, SerializedState};
+use std::fmt;
 
-use super::Md5Digest;
+use super::{
+    Md5Digest,
+    engine::Job,
+    state::{BLOCK_LEN, State, word_bytes, words_of},
+};
 
 /// Bytes that MD5 takes at a time, and between which its state is 16 bytes.
-pub(super) const BLOCK_BYTES: u64 = 64;
+pub(super) const BLOCK_BYTES: u64 = BLOCK_LEN as u64;
 
 /// MD5 of the bytes from the start of a file up to [`position`](Self::position).
-#[derive(Clone, Debug)]
-pub struct FileMd5 {
-    md5: md5::Md5,
-    position: u64,
-}
+#[derive(Clone)]
+pub struct FileMd5(State);
 
 impl FileMd5 {
     /// At the start of a file.
     #[must_use]
     pub fn new() -> Self {
-        Self { md5: md5::Md5::new(), position: 0 }
+        Self(State::new())
     }
 
     /// Continues where `saved` was taken.
@@ -38,49 +38,63 @@ impl FileMd5 {
         if !position.is_multiple_of(BLOCK_BYTES) {
             return Err(OffBoundary { position });
         }
-        // The layout of `md-5` 0.11: state, number of blocks (little-endian), then the buffer,
-        // which is empty here and all zeros. A test below notices if this changes.
-        let mut serialized = SerializedState::<md5::Md5>::default();
-        let blocks = (position / BLOCK_BYTES).to_le_bytes();
-        for (to, from) in serialized.iter_mut().zip(state.into_iter().chain(blocks)) {
-            *to = from;
-        }
-        let md5 = md5::Md5::deserialize(&serialized).map_err(|_| OffBoundary { position })?;
-        Ok(Self { md5, position })
+        Ok(Self(State::at(words_of(&state), position)))
     }
 
-    /// Appends the bytes that follow.
+    /// Appends the bytes that follow, without lanes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
-        self.position += bytes.len() as u64;
+        self.0.update(bytes);
+    }
+
+    /// The job to append the bytes that follow, for [`Engine::update`](super::Engine::update).
+    pub fn job<'a>(&'a mut self, bytes: &'a [u8]) -> Job<'a> {
+        Job::new(&mut self.0, bytes)
+    }
+
+    /// The job to append `pieces`, one after the other. What can be saved at the end of a piece
+    /// is appended to `kept`.
+    pub fn job_in_pieces<'a>(
+        &'a mut self,
+        pieces: Vec<&'a [u8]>,
+        kept: &'a mut Vec<SavedMd5>,
+    ) -> Job<'a> {
+        Job::in_pieces(&mut self.0, pieces, kept)
     }
 
     /// Bytes hashed so far: where in the file the next ones belong.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.position
+        self.0.len()
     }
 
     /// What to remember to continue here later; `None` unless at a multiple of 64 bytes.
     #[must_use]
     pub fn save(&self) -> Option<SavedMd5> {
-        if !self.position.is_multiple_of(BLOCK_BYTES) {
-            return None;
-        }
-        let state = *self.md5.serialize().first_chunk()?;
-        Some(SavedMd5 { state, position: self.position })
+        Self::saved(&self.0)
+    }
+
+    pub(super) fn saved(state: &State) -> Option<SavedMd5> {
+        let position = state.len();
+        let between = position.is_multiple_of(BLOCK_BYTES);
+        between.then(|| SavedMd5 { state: word_bytes(state.words), position })
     }
 
     /// The digest of all bytes.
     #[must_use]
     pub fn finish(self) -> Md5Digest {
-        Md5Digest(self.md5.finalize().into())
+        self.0.finish()
     }
 }
 
 impl Default for FileMd5 {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl fmt::Debug for FileMd5 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileMd5").field("position", &self.position()).finish_non_exhaustive()
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! One MD5 is a chain and cannot be made faster than one core turns it; MD5 of independent blocks
 //! runs in SIMD lanes and costs next to nothing. So a file is verified by a tree over 64 KiB blocks
-//! ([`tree`]), whose leaves the [`Engine`] hashes for all connections of a turn together, and only
-//! who asks for it pays for the plain MD5 of the whole file ([`FileMd5`]).
+//! ([`tree`]), whose leaves the [`Engine`] hashes for all connections of a turn together. Only who
+//! asks for it pays for the plain MD5 of the whole file ([`FileMd5`]); it takes a lane beside them.
 //!
 //! This module is pure: bytes in, digests out. It must not know a socket, a file or a clock, and
 //! nothing in it fails on what a peer sent. A caller that could not read some bytes must not feed
@@ -19,10 +19,12 @@
 mod engine;
 mod file_digests;
 mod file_md5;
+mod lockstep;
 #[cfg(not(feature = "simd"))]
 mod scalar;
 #[cfg(feature = "simd")]
 mod simd;
+mod state;
 pub mod tree;
 
 use std::fmt;
@@ -33,6 +35,10 @@ use md5::Digest as _;
 pub use self::engine::{Engine, Job, LeafState};
 pub use self::file_digests::FileDigests;
 pub use self::file_md5::{FileMd5, OffBoundary, SavedMd5};
+#[cfg(not(feature = "simd"))]
+use self::scalar as backend;
+#[cfg(feature = "simd")]
+use self::simd as backend;
 pub use self::tree::{RootHasher, SegmentLeaves, Tree, TreeHasher, segment_digest};
 
 /// Bytes under one leaf of the tree.

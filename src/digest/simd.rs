@@ -1,201 +1,284 @@
-//! SIMD lanes: `md5-many`, fed only the shapes in which it is fast.
+//! The SIMD kernel: MD5's compression function on many states at once, one in each lane.
 //!
-//! `Md5Many::update_many` takes any mix of streams, but (0.1.0-alpha.4, measured on an AVX-512 EPYC)
-//! it is at full speed only for streams that stand at a block boundary, get equally many blocks, and
-//! are as many as a multiple of the native lanes: 16 streams run at 6 GB/s, 15 at 1.5 and 6 at 0.2,
-//! slower than one at a time. So this module cuts each job at the block boundaries, sorts by length,
-//! runs all streams in lockstep up to the end of the shortest, drops that one, and so on; lanes that
-//! have no stream repeat another's work, and the result is thrown away.
+//! `fearless_simd` picks the instructions when the program starts and keeps `unsafe` out of this
+//! crate. Everything called here has to be inlined, or it is compiled without the instructions that
+//! were picked: functions are `#[inline(always)]`, there are no closures (a quarter of the speed),
+//! and loops count instead of iterating (with `zip` and `flatten`, a fifth less).
 //!
-//! All scratch is on the stack. Nothing here allocates but the digests appended for the caller.
+//! A step of MD5 waits for the one before it, so two vectors of lanes take turns where there are
+//! streams enough (measured on an AVX-512 EPYC: 16 lanes 7.3 GB/s, twice 16 lanes 11.0, three times
+//! 16 lanes 10.2; one stream of `md-5` 0.64).
 
-use std::cmp::Reverse;
+use fearless_simd::{Level, Simd, dispatch, prelude::*, u8x16, u32x4, u32x8, u32x16};
 
-use md5_many::Md5Many;
-pub(super) use md5_many::Md5State as State;
+use super::state::{Block, Words};
 
-use super::engine::Job;
-use super::{LEAF_LEN, Md5Digest};
+/// The most lanes of all levels: two AVX-512 vectors.
+pub(super) const LANES_MAX: usize = 32;
 
-/// Streams that run together: three AVX-512 groups, the widest kernel of `md5-many`.
-const GROUP: usize = 48;
-
-/// Up to this many streams, the 8-lane kernel is faster than a half empty 16-lane one.
+/// The narrowest kernel: one AVX2 vector, or two of SSE or NEON. Two streams are faster in it than
+/// one after the other.
 const FEW: usize = 8;
-
-/// Bytes that MD5 takes at a time.
-const BLOCK: usize = 64;
-
-pub(super) fn len(state: &State) -> u64 {
-    state.bytes_hashed()
-}
-
-pub(super) fn finish(state: &State) -> Md5Digest {
-    Md5Digest(state.finalize())
-}
 
 /// The lanes of this CPU.
 #[derive(Clone, Debug)]
 pub(super) struct Lanes {
-    many: Md5Many,
+    level: Level,
+    /// Lanes of one vector.
+    native: usize,
 }
 
 impl Lanes {
     pub(super) fn detect() -> Option<Self> {
-        let many = Md5Many::new();
-        (many.lanes() > 1).then_some(Self { many })
+        let level = Level::new();
+        // The words of MD5 have their low byte first, and so must those of the vectors.
+        let usable = !level.is_fallback() && cfg!(target_endian = "little");
+        usable.then(|| Self { level, native: dispatch!(level, simd => vector_lanes(simd)) })
     }
 
+    /// The most states that [`compress`](Self::compress) takes.
     pub(super) fn count(&self) -> usize {
-        self.many.lanes()
+        FEW.max(2 * self.native)
     }
 
-    pub(super) fn update(&self, jobs: &mut [Job<'_>]) {
-        // Neighbours in a group should end together; see `run`.
-        jobs.sort_unstable_by_key(|job| Reverse(Cut::of(job).body.len()));
-        for group in jobs.chunks_mut(GROUP) {
-            self.update_group(group);
-        }
+    /// How many states to hand to [`compress`](Self::compress) for `active` ones: the next number
+    /// for which there is a kernel.
+    pub(super) fn width(&self, active: usize) -> usize {
+        [FEW, self.native].into_iter().find(|&width| active <= width).unwrap_or(2 * self.native)
     }
 
-    pub(super) fn finish_many<'a>(
-        &self,
-        mut states: impl Iterator<Item = &'a State>,
-        out: &mut Vec<Md5Digest>,
-    ) {
-        loop {
-            let mut group = [State::new(); GROUP];
-            let mut count = 0;
-            for (slot, state) in group.iter_mut().zip(&mut states) {
-                *slot = *state;
-                count += 1;
-            }
-            if count == 0 {
-                return;
-            }
-            self.finish_group(&group, count, out);
-        }
-    }
-
-    pub(super) fn leaves(&self, bytes: &[u8], out: &mut Vec<Md5Digest>) {
-        for group in bytes.chunks(GROUP * LEAF_LEN) {
-            let mut states = [State::new(); GROUP];
-            let mut bodies: [&[u8]; GROUP] = [&[]; GROUP];
-            let leaves = group.chunks(LEAF_LEN);
-            let count = leaves.len();
-            let mut tail: &[u8] = &[];
-            for (body, leaf) in bodies.iter_mut().zip(leaves) {
-                // Only the last leaf of all can have a tail.
-                (*body, tail) = leaf.split_at(whole_blocks(leaf.len()));
-            }
-            self.run(&mut states[..count], &bodies[..count]);
-            if let Some(last) = states[..count].last_mut() {
-                last.update(tail);
-            }
-            self.finish_group(&states, count, out);
-        }
-    }
-
-    fn update_group(&self, jobs: &mut [Job<'_>]) {
-        let count = jobs.len();
-        let mut states = [State::new(); GROUP];
-        let mut bodies: [&[u8]; GROUP] = [&[]; GROUP];
-        let mut tails: [&[u8]; GROUP] = [&[]; GROUP];
-        for (slot, job) in jobs.iter_mut().enumerate() {
-            let cut = Cut::of(job);
-            job.state.0.update(cut.head);
-            states[slot] = job.state.0;
-            bodies[slot] = cut.body;
-            tails[slot] = cut.tail;
-        }
-        self.run(&mut states[..count], &bodies[..count]);
-        for (slot, job) in jobs.iter_mut().enumerate() {
-            job.state.0 = states[slot];
-            job.state.0.update(tails[slot]);
-        }
-    }
-
-    /// Continues each of `states` by its body.
+    /// Compresses into each of `words` its `blocks`, which are equally many for all.
     ///
-    /// At most [`GROUP`] states; bodies are whole blocks, longest first, and a state that has any
-    /// stands at a block boundary.
-    fn run(&self, states: &mut [State], bodies: &[&[u8]]) {
-        debug_assert_eq!(states.len(), bodies.len());
-        debug_assert!(bodies.is_sorted_by_key(|body| Reverse(body.len())));
-        debug_assert!(bodies.iter().all(|body| body.len().is_multiple_of(BLOCK)));
+    /// The number of states is one that [`width`](Self::width) gives.
+    pub(super) fn compress(&self, words: &mut [Words], blocks: &[&[Block]]) {
+        let level = self.level;
+        if words.len() == FEW {
+            dispatch!(level, simd => compress::<_, u32x8<_>, 1>(simd, words, blocks));
+        } else if words.len() == self.native {
+            dispatch!(level, simd => compress_native::<_, 1>(simd, words, blocks));
+        } else {
+            dispatch!(level, simd => compress_native::<_, 2>(simd, words, blocks));
+        }
+    }
+}
 
-        // A state without a body may stand inside a block: in no lane, not even an idle one.
-        let mut active = bodies.partition_point(|body| !body.is_empty());
-        debug_assert!(states[..active].iter().all(|s| len(s).is_multiple_of(BLOCK as u64)));
-        // A copy, because a lane whose stream has ended goes on with borrowed work.
-        let mut work = [State::new(); GROUP];
-        work[..active].copy_from_slice(&states[..active]);
-        let mut done = 0;
-        while let Some(shortest) = bodies[..active].last() {
-            if shortest.len() > done {
-                self.lockstep(&mut work, bodies[..active].iter().map(|b| &b[done..shortest.len()]));
-                done = shortest.len();
+/// A vector with a 32-bit lane for each of `LEN` states.
+trait Vector<S: Simd>: SimdInt<S, Element = u32> {
+    /// Four words of each of `LEN / 4` blocks, side by side: those at `at` of `rows`, from byte
+    /// `from` on.
+    fn load(simd: S, rows: &[&[Block]], at: usize, from: usize) -> Self;
+}
+
+impl<S: Simd> Vector<S> for u32x4<S> {
+    #[inline(always)]
+    fn load(simd: S, rows: &[&[Block]], at: usize, from: usize) -> Self {
+        Self::from_bytes(u8x16::from_slice(simd, &rows[0][at][from..from + 16]))
+    }
+}
+
+impl<S: Simd> Vector<S> for u32x8<S> {
+    #[inline(always)]
+    fn load(simd: S, rows: &[&[Block]], at: usize, from: usize) -> Self {
+        let (low, high) = rows.split_at(1);
+        u32x4::load(simd, low, at, from).combine(u32x4::load(simd, high, at, from))
+    }
+}
+
+impl<S: Simd> Vector<S> for u32x16<S> {
+    #[inline(always)]
+    fn load(simd: S, rows: &[&[Block]], at: usize, from: usize) -> Self {
+        let (low, high) = rows.split_at(2);
+        u32x8::load(simd, low, at, from).combine(u32x8::load(simd, high, at, from))
+    }
+}
+
+#[inline(always)]
+fn vector_lanes<S: Simd>(_: S) -> usize {
+    S::u32s::LEN
+}
+
+/// [`compress`] with the widest vectors of a level whose vectors have 8 lanes or more.
+#[inline(always)]
+fn compress_native<S: Simd, const K: usize>(simd: S, words: &mut [Words], blocks: &[&[Block]]) {
+    if S::u32s::LEN == 16 {
+        compress::<_, u32x16<_>, K>(simd, words, blocks);
+    } else {
+        compress::<_, u32x8<_>, K>(simd, words, blocks);
+    }
+}
+
+/// Runs `K` vectors of states through their blocks.
+#[inline(always)]
+fn compress<S: Simd, V: Vector<S>, const K: usize>(
+    simd: S,
+    words: &mut [Words],
+    blocks: &[&[Block]],
+) {
+    assert_eq!((words.len(), blocks.len()), (K * V::LEN, K * V::LEN));
+    let count = blocks[0].len();
+    assert!(blocks.iter().all(|blocks| blocks.len() == count));
+
+    let mut states = [[V::splat(simd, 0); 4]; K];
+    for (lane, words) in words.iter().enumerate() {
+        for (vector, word) in states[lane / V::LEN].iter_mut().zip(words) {
+            vector[lane % V::LEN] = *word;
+        }
+    }
+    let mut input = [[V::splat(simd, 0); 16]; K];
+    for at in 0..count {
+        for k in 0..K {
+            input[k] = transpose(simd, &blocks[k * V::LEN..][..V::LEN], at);
+        }
+        let before = states;
+        round::<S, V, K, 0>(&mut states, &input);
+        round::<S, V, K, 1>(&mut states, &input);
+        round::<S, V, K, 2>(&mut states, &input);
+        round::<S, V, K, 3>(&mut states, &input);
+        for k in 0..K {
+            for word in 0..4 {
+                states[k][word] += before[k][word];
             }
-            active -= 1;
-            states[active] = work[active];
         }
     }
-
-    /// Continues the first of `work` by `pieces`, which are equally long.
-    fn lockstep<'a>(
-        &self,
-        work: &mut [State; GROUP],
-        mut pieces: impl ExactSizeIterator<Item = &'a [u8]>,
-    ) {
-        let active = pieces.len();
-        let Some(first) = pieces.next() else { return };
-        if active == 1 {
-            return work[0].update(first);
+    for (lane, words) in words.iter_mut().enumerate() {
+        for (vector, word) in states[lane / V::LEN].iter().zip(words) {
+            *word = vector[lane % V::LEN];
         }
-        let mut filled = [first; GROUP];
-        for (slot, piece) in filled[1..].iter_mut().zip(pieces) {
-            *slot = piece;
-        }
-        let width = self.width(active);
-        self.many.update_many(&mut work[..width], &filled[..width]);
-    }
-
-    /// Appends the digests of the first `count` of `states`; what the others hold does not matter.
-    fn finish_group(&self, states: &[State; GROUP], count: usize, out: &mut Vec<Md5Digest>) {
-        let width = self.width(count);
-        let mut digests = [[0; 16]; GROUP];
-        self.many.finalize_many(&states[..width], &mut digests[..width]);
-        out.extend(digests[..count].iter().copied().map(Md5Digest));
-    }
-
-    /// How many lanes to run for `active` streams: the next number for which there is a kernel.
-    fn width(&self, active: usize) -> usize {
-        let kernel = if active <= FEW { self.count().min(FEW) } else { self.count() };
-        active.next_multiple_of(kernel).min(GROUP)
     }
 }
 
-/// The bytes of a job, cut at the block boundaries of its stream.
-struct Cut<'a> {
-    /// Completes the block that the stream stands in: less than a block.
-    head: &'a [u8],
-    /// Whole blocks.
-    body: &'a [u8],
-    /// Less than a block, kept by the state for the next time.
-    tail: &'a [u8],
+/// The block at `at` of each of `LEN` streams: a vector for each of its 16 words.
+///
+/// Four words at a time: vectors of four rows, with the words of `LEN / 4` blocks in each, become
+/// four vectors with one word of all blocks.
+#[inline(always)]
+fn transpose<S: Simd, V: Vector<S>>(simd: S, blocks: &[&[Block]], at: usize) -> [V; 16] {
+    let mut words = [V::splat(simd, 0); 16];
+    let per_row = V::LEN / 4;
+    for quarter in 0..4 {
+        let mut rows = [V::splat(simd, 0); 4];
+        for row in 0..4 {
+            rows[row] = V::load(simd, &blocks[row * per_row..][..per_row], at, 16 * quarter);
+        }
+        let [a, b, c, d] = rows;
+        let ((a, b), (c, d)) = (a.deinterleave(b), c.deinterleave(d));
+        let ((a, c), (b, d)) = (a.deinterleave(c), b.deinterleave(d));
+        words[4 * quarter] = a;
+        words[4 * quarter + 1] = b;
+        words[4 * quarter + 2] = c;
+        words[4 * quarter + 3] = d;
+    }
+    words
 }
 
-impl<'a> Cut<'a> {
-    fn of(job: &Job<'a>) -> Self {
-        let to_boundary = job.state.len().wrapping_neg() % BLOCK as u64;
-        let to_boundary = usize::try_from(to_boundary).unwrap_or(0);
-        let (head, rest) = job.bytes.split_at(to_boundary.min(job.bytes.len()));
-        let (body, tail) = rest.split_at(whole_blocks(rest.len()));
-        Self { head, body, tail }
+/// Sixteen steps (RFC 1321, 3.4).
+#[inline(always)]
+fn round<S: Simd, V: Vector<S>, const K: usize, const ROUND: usize>(
+    states: &mut [[V; 4]; K],
+    input: &[[V; 16]; K],
+) {
+    let [s0, s1, s2, s3] = SHIFTS[ROUND];
+    for i in (0..16).step_by(4) {
+        step::<S, V, K, ROUND>(states, input, i, [0, 1, 2, 3], s0);
+        step::<S, V, K, ROUND>(states, input, i + 1, [3, 0, 1, 2], s1);
+        step::<S, V, K, ROUND>(states, input, i + 2, [2, 3, 0, 1], s2);
+        step::<S, V, K, ROUND>(states, input, i + 3, [1, 2, 3, 0], s3);
     }
 }
 
-/// The part of `len` that is whole blocks.
-fn whole_blocks(len: usize) -> usize {
-    len - len % BLOCK
+/// Step `i` of a round; A, B, C, D stand at `[a, b, c, d]` of each state.
+#[inline(always)]
+fn step<S: Simd, V: Vector<S>, const K: usize, const ROUND: usize>(
+    states: &mut [[V; 4]; K],
+    input: &[[V; 16]; K],
+    i: usize,
+    [a, b, c, d]: [usize; 4],
+    shift: u32,
+) {
+    let (first, stride) = WORD_ORDER[ROUND];
+    let word = (first + stride * i) % 16;
+    for k in 0..K {
+        let state = &mut states[k];
+        let mixed = mix::<S, V, ROUND>(state[b], state[c], state[d]);
+        let sum = input[k][word] + SINES[16 * ROUND + i] + state[a] + mixed;
+        state[a] = ((sum << shift) | (sum >> (32 - shift))) + state[b];
+    }
+}
+
+/// The functions F, G, H, I.
+#[inline(always)]
+fn mix<S: Simd, V: Vector<S>, const ROUND: usize>(b: V, c: V, d: V) -> V {
+    match ROUND {
+        0 => d ^ (b & (c ^ d)),
+        1 => c ^ (d & (b ^ c)),
+        2 => b ^ c ^ d,
+        _ => c ^ (b | !d),
+    }
+}
+
+/// The first word of each round, and from each word to the next.
+const WORD_ORDER: [(usize, usize); 4] = [(0, 1), (1, 5), (5, 3), (0, 7)];
+
+/// How far the steps of each round rotate, four in turn.
+const SHIFTS: [[u32; 4]; 4] = [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
+
+/// 2^32 times |sin(1)|, |sin(2)|, and so on: the table T.
+#[rustfmt::skip]
+const SINES: [u32; 64] = [
+    0xd76a_a478, 0xe8c7_b756, 0x2420_70db, 0xc1bd_ceee, 0xf57c_0faf, 0x4787_c62a, 0xa830_4613, 0xfd46_9501,
+    0x6980_98d8, 0x8b44_f7af, 0xffff_5bb1, 0x895c_d7be, 0x6b90_1122, 0xfd98_7193, 0xa679_438e, 0x49b4_0821,
+    0xf61e_2562, 0xc040_b340, 0x265e_5a51, 0xe9b6_c7aa, 0xd62f_105d, 0x0244_1453, 0xd8a1_e681, 0xe7d3_fbc8,
+    0x21e1_cde6, 0xc337_07d6, 0xf4d5_0d87, 0x455a_14ed, 0xa9e3_e905, 0xfcef_a3f8, 0x676f_02d9, 0x8d2a_4c8a,
+    0xfffa_3942, 0x8771_f681, 0x6d9d_6122, 0xfde5_380c, 0xa4be_ea44, 0x4bde_cfa9, 0xf6bb_4b60, 0xbebf_bc70,
+    0x289b_7ec6, 0xeaa1_27fa, 0xd4ef_3085, 0x0488_1d05, 0xd9d4_d039, 0xe6db_99e5, 0x1fa2_7cf8, 0xc4ac_5665,
+    0xf429_2244, 0x432a_ff97, 0xab94_23a7, 0xfc93_a039, 0x655b_59c3, 0x8f0c_cc92, 0xffef_f47d, 0x8584_5dd1,
+    0x6fa8_7e4f, 0xfe2c_e6e0, 0xa301_4314, 0x4e08_11a1, 0xf753_7e82, 0xbd3a_f235, 0x2ad7_d2bb, 0xeb86_d391,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every set of instructions that this CPU has, not only the best.
+    fn levels() -> Vec<Level> {
+        let best = Level::new();
+        let mut levels = vec![best];
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        {
+            levels.extend(best.as_avx2().map(Level::Avx2));
+            levels.extend(best.as_sse4_2().map(Level::Sse4_2));
+            levels.extend(best.as_sse2().map(Level::Sse2));
+        }
+        levels
+    }
+
+    #[test]
+    fn every_kernel_of_every_level_agrees_with_md5_from_any_state() {
+        let bytes: Vec<u8> = (0..=250).cycle().take(64 * 40).collect();
+        let (all, _) = bytes.as_chunks();
+        for level in levels() {
+            let native = dispatch!(level, simd => vector_lanes(simd));
+            let lanes = Lanes { level, native };
+            for (width, count) in [(1, 0), (2, 1), (8, 2), (9, 3), (16, 1), (17, 7), (32, 5)] {
+                let width = lanes.width(width).min(lanes.count());
+                let blocks: Vec<&[Block]> = (0..width).map(|lane| &all[lane..][..count]).collect();
+                let mut words: Vec<Words> =
+                    (1..).map(|n| [n, !n, n << 9, n * 7]).take(width).collect();
+                let mut expected = words.clone();
+                for (words, blocks) in expected.iter_mut().zip(&blocks) {
+                    md5::block_api::compress(words, blocks);
+                }
+                lanes.compress(&mut words, &blocks);
+                assert_eq!(words, expected, "{level:?}, {width} states, {count} blocks");
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_of_sines_is_that_of_rfc_1321() {
+        for (i, entry) in (1..=64).zip(SINES) {
+            let sine = (f64::from(i).sin().abs() * 4_294_967_296.0).floor();
+            assert_eq!(f64::from(entry), sine, "entry {i}");
+        }
+    }
 }

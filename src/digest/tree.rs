@@ -21,7 +21,7 @@ use std::mem;
 
 use md5::Digest as _;
 
-use super::engine::{Engine, Job, LeafState};
+use super::engine::{Engine, LeafState};
 use super::{LEAF_BYTES, LEAF_LEN, LEAVES_PER_SEGMENT, Md5Digest, SEGMENT_BYTES};
 
 /// The digest of a segment from its leaf digests, of which it has 1 to [`LEAVES_PER_SEGMENT`].
@@ -99,16 +99,16 @@ impl TreeHasher {
         self.length += bytes.len() as u64;
 
         let (head, rest) = bytes.split_at(self.to_next_leaf().min(bytes.len()));
-        engine.update(&mut [Job { state: &mut self.leaf, bytes: head }]);
+        engine.update(&mut [self.leaf.job(head)]);
         if self.leaf.len() == LEAF_BYTES {
-            self.leaves.push(engine.finish(&mem::take(&mut self.leaf)));
+            self.leaves.push(mem::take(&mut self.leaf).finish());
             self.close_segments();
         }
 
         let (whole, tail) = rest.split_at(rest.len() - rest.len() % LEAF_LEN);
         engine.leaves(whole, &mut self.leaves);
         self.close_segments();
-        engine.update(&mut [Job { state: &mut self.leaf, bytes: tail }]);
+        engine.update(&mut [self.leaf.job(tail)]);
     }
 
     /// Digests of the whole segments so far; one that is still open is not among them.
@@ -121,7 +121,7 @@ impl TreeHasher {
     #[must_use]
     pub fn finish(mut self) -> Tree {
         if !self.leaf.is_empty() {
-            self.leaves.push(Engine::scalar().finish(&self.leaf));
+            self.leaves.push(self.leaf.finish());
         }
         if !self.leaves.is_empty() {
             self.segments.push(segment_digest(&self.leaves));

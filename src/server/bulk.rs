@@ -11,9 +11,11 @@ use super::{
     disk::{self, Disk, Held, Ticket},
 };
 use crate::{
-    digest::{Engine, Job},
+    digest::Engine,
     limits::{CHUNK_BYTES, LOOP_BUFFERS, PENDING_INPUT_BYTES_MAX, SHARED_CHUNK_BYTES},
-    session::{LeafJob, Piece, Read, Settled, Violation, Wants},
+    session::{
+        ChunkJobs, LeafJob, Md5Job, Outgoing, Piece, Read, Settled, Violation, Wants, run_together,
+    },
     store::{ReadNow, StoreError},
     wire::{Code, Frame, FrameKind, Reply, frame_bytes},
 };
@@ -54,7 +56,8 @@ impl Buffers {
 #[derive(Debug)]
 pub(super) struct Load {
     work: Work,
-    jobs: Vec<LeafJob>,
+    leaves: Vec<LeafJob>,
+    md5: Option<Md5Job>,
     /// Bytes read, for the budget.
     pub(super) bytes: usize,
 }
@@ -98,7 +101,8 @@ pub(super) fn gather(
         Wants::Frames => return gather_frames(turn, connection, buffer),
         Wants::Discard => {
             let have = receive(turn, connection, buffer)?;
-            return Some(Load { work: Work::Discarded { have }, jobs: Vec::new(), bytes: have });
+            let (work, leaves) = (Work::Discarded { have }, Vec::new());
+            return Some(Load { work, leaves, md5: None, bytes: have });
         }
         Wants::Lines | Wants::Nothing => {}
     }
@@ -108,7 +112,8 @@ pub(super) fn gather(
     let (offset, left) = connection.session.hashing()?;
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(SHARED_CHUNK_BYTES);
     let bytes = read_file(turn, connection, Read { offset, length }, buffer)?;
-    Some(Load { work: Work::Hash, jobs: Vec::new(), bytes })
+    let md5 = connection.session.md5_job(0..bytes);
+    Some(Load { work: Work::Hash, leaves: Vec::new(), md5, bytes })
 }
 
 /// The kept input and what the line has. `None` if that is nothing.
@@ -124,10 +129,11 @@ fn receive(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Op
 
 fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
     let have = receive(turn, connection, buffer)?;
-    let (mut pieces, mut jobs) = (Vec::new(), Vec::new());
+    let (mut pieces, mut leaves) = (Vec::new(), Vec::new());
     let incoming = connection.session.incoming()?;
     let input = buffer.get(..have).unwrap_or_default();
-    let parsed = incoming.parse(input, &mut pieces, &mut jobs);
+    let parsed = incoming.parse(input, &mut pieces, &mut leaves);
+    let md5 = incoming.md5_job(&pieces);
     connection.receive_bytes = if pieces.len() > PIECES_PER_STEP {
         RECEIVE_BYTES_MIN
     } else {
@@ -137,7 +143,8 @@ fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8])
         Ok(taken) => (taken, None),
         Err(violation) => (have, Some(violation)),
     };
-    Some(Load { work: Work::Received { pieces, taken, have, violation }, jobs, bytes: have })
+    let work = Work::Received { pieces, taken, have, violation };
+    Some(Load { work, leaves, md5, bytes: have })
 }
 
 fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
@@ -150,23 +157,26 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
     let checks = check.is_some() && (send.is_none() || !connection.checked_last);
     // The first new byte is not held back by the check of what the receiver has.
     let checks = checks && (send.is_none() || outgoing.sent_bytes() > 0);
-    let mut jobs = Vec::new();
+    let mut leaves = Vec::new();
     if let Some(read) = check.filter(|_| checks) {
         let length = read.length.min(turn.chunk_bytes());
         let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
         // Not before the bytes are there: what was fetched from the disk must still be wanted.
         connection.checked_last = true;
-        let bytes = buffer.get(..have).unwrap_or_default();
-        connection.session.outgoing()?.read_to_check(read, 0..have, bytes, &mut jobs);
-        return Some(Load { work: Work::Check, jobs, bytes: have });
+        let outgoing = connection.session.outgoing()?;
+        outgoing.read_to_check(read, 0..have, &mut leaves);
+        let md5 = outgoing.md5_job(read.offset, 0..have);
+        return Some(Load { work: Work::Check, leaves, md5, bytes: have });
     }
     let read = send?;
     let length = read.length.min(turn.chunk_bytes());
     let length = length.min(connection.send_bytes).min(connection.chunk_bytes);
     let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
     connection.checked_last = false;
-    connection.session.outgoing()?.read_to_send(read, 0..have, &mut jobs);
-    Some(Load { work: Work::Send(Read { length: have, ..read }), jobs, bytes: have })
+    let outgoing = connection.session.outgoing()?;
+    outgoing.read_to_send(read, 0..have, &mut leaves);
+    let md5 = outgoing.md5_job(read.offset, 0..have);
+    Some(Load { work: Work::Send(Read { length: have, ..read }), leaves, md5, bytes: have })
 }
 
 /// Reads from what the connection holds. `None` if it has to be fetched, or failed: then the
@@ -231,25 +241,19 @@ pub(super) fn hash<'a>(
     engine: &Engine,
     loads: impl Iterator<Item = (&'a mut Option<Load>, &'a [u8])>,
 ) {
-    let mut jobs: Vec<Job<'_>> = Vec::new();
-    for (load, buffer) in loads {
-        let Some(load) = load else { continue };
-        jobs.extend(load.jobs.iter_mut().map(|job| job.job(buffer)));
-    }
-    engine.update(&mut jobs);
+    let chunks = loads.filter_map(|(load, chunk)| {
+        let Load { leaves, md5, .. } = load.as_mut()?;
+        Some(ChunkJobs { leaves, md5: md5.as_mut(), chunk })
+    });
+    run_together(engine, &mut chunks.collect::<Vec<_>>());
 }
 
 /// Takes a hashed chunk to its file or its line.
-pub(super) fn apply(
-    engine: &Engine,
-    connection: &mut Connection,
-    load: Load,
-    buffer: &[u8],
-    now: Instant,
-) {
-    match load.work {
+pub(super) fn apply(connection: &mut Connection, load: Load, buffer: &[u8], now: Instant) {
+    let Load { work, leaves, md5, .. } = load;
+    match work {
         Work::Received { pieces, taken, have, violation } => {
-            let written = apply_received(engine, connection, pieces, load.jobs, buffer, now);
+            let written = apply_received(connection, pieces, leaves, md5, buffer, now);
             if let Some(violation) = violation.filter(|_| written) {
                 connection.session.handle_settled(Err(violation), now);
             } else {
@@ -263,17 +267,18 @@ pub(super) fn apply(
             keep_rest(connection, input.get(taken..).unwrap_or_default(), now);
         }
         Work::Hash => {
-            let bytes = buffer.get(..load.bytes).unwrap_or_default();
-            connection.session.handle_hashed(bytes, now);
+            if let Some(md5) = md5 {
+                connection.session.handle_hashed(md5, now);
+            }
         }
         Work::Send(read) => {
             let bytes = buffer.get(..read.length).unwrap_or_default();
-            apply_send(engine, connection, read, load.jobs, bytes, now);
+            apply_send(connection, leaves, md5, bytes, now);
             send_frames(connection, now);
         }
         Work::Check => {
             if let Some(outgoing) = connection.session.outgoing() {
-                outgoing.hashed(load.jobs.into_iter(), engine);
+                hashed(outgoing, leaves, md5);
             }
             connection.session.handle_moved(now);
             send_frames(connection, now);
@@ -291,10 +296,10 @@ fn keep_rest(connection: &mut Connection, rest: &[u8], now: Instant) {
 
 /// Writes and settles what was received. `false` if the partial could not be written.
 fn apply_received(
-    engine: &Engine,
     connection: &mut Connection,
     pieces: Vec<Piece>,
-    jobs: Vec<LeafJob>,
+    leaves: Vec<LeafJob>,
+    md5: Option<Md5Job>,
     buffer: &[u8],
     now: Instant,
 ) -> bool {
@@ -314,7 +319,10 @@ fn apply_received(
         }
     }
     if let Some(incoming) = connection.session.incoming() {
-        incoming.hashed(jobs.into_iter(), engine);
+        incoming.hashed(leaves.into_iter());
+        if let Some(md5) = md5 {
+            incoming.md5_followed(md5);
+        }
     }
     for piece in pieces {
         let Some(incoming) = connection.session.incoming() else {
@@ -336,19 +344,24 @@ fn apply_received(
     true
 }
 
+fn hashed(outgoing: &mut Outgoing, leaves: Vec<LeafJob>, md5: Option<Md5Job>) {
+    outgoing.hashed(leaves.into_iter());
+    if let Some(md5) = md5 {
+        outgoing.md5_followed(md5);
+    }
+}
+
 fn apply_send(
-    engine: &Engine,
     connection: &mut Connection,
-    read: Read,
-    jobs: Vec<LeafJob>,
+    leaves: Vec<LeafJob>,
+    md5: Option<Md5Job>,
     bytes: &[u8],
     now: Instant,
 ) {
     let Some(outgoing) = connection.session.outgoing() else {
         return;
     };
-    outgoing.hashed(jobs.into_iter(), engine);
-    outgoing.follow_md5(read.offset, bytes);
+    hashed(outgoing, leaves, md5);
     if let Some(header) = outgoing.data_header(bytes.len()) {
         debug_assert_eq!(header.kind, FrameKind::Data);
         connection.push_bytes(&header.to_bytes());

@@ -14,11 +14,12 @@ use std::{
 use super::{
     discard::Discard,
     leaves::{LeafCursor, LeafJob, Run},
+    md5_job::Md5Job,
     md5_track::Md5Track,
     violation::Violation,
 };
 use crate::{
-    digest::{Engine, FileMd5, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
+    digest::{FileMd5, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
     limits::ROUNDS_WITHOUT_PROGRESS_MAX,
     progress::{Mark, Progress, segment_count, segment_length},
     wire::{DigestChoice, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, Reply, SegmentRuns},
@@ -313,10 +314,10 @@ impl Incoming {
     }
 
     /// Takes the jobs back when the engine has run them, in the order in which they were made.
-    pub fn hashed(&mut self, jobs: impl Iterator<Item = LeafJob>, engine: &Engine) {
+    pub fn hashed(&mut self, jobs: impl Iterator<Item = LeafJob>) {
         for job in jobs {
             let (run, segment, leaf) = (job.run, job.segment, job.leaf);
-            match (run, job.outcome(engine)) {
+            match (run, job.outcome()) {
                 (Run::Stream, Ok(digest)) => self.progress.push_leaf(digest),
                 (Run::Stream, Err(state)) => self.tail.keep(segment, leaf, state),
                 (Run::Beside, Ok(digest)) => self.again_leaf(segment, leaf, digest),
@@ -340,7 +341,34 @@ impl Incoming {
         }
     }
 
-    /// Data that was hashed and written, in order: the MD5 of the whole file follows it.
+    /// The job by which the MD5 of the whole file follows the data of a parsed chunk, so far as
+    /// that continues it. Once it ran and the data was written, and before anything is settled, it
+    /// goes to [`Incoming::md5_followed`].
+    #[must_use]
+    pub fn md5_job(&self, pieces: &[Piece]) -> Option<Md5Job> {
+        let track = self.md5.as_ref()?;
+        let mut position = track.position();
+        let mut ranges = Vec::new();
+        for piece in pieces {
+            if let Piece::Data { offset, range } = piece
+                && *offset == position
+            {
+                position += range.len() as u64;
+                ranges.push(range.clone());
+            }
+        }
+        track.job(ranges)
+    }
+
+    /// Takes back the job of the MD5 of the whole file.
+    pub fn md5_followed(&mut self, job: Md5Job) {
+        if let Some(track) = &mut self.md5 {
+            track.followed(job);
+        }
+    }
+
+    /// Data that was hashed and written, in order: the MD5 of the whole file follows it, unless it
+    /// has already.
     pub fn wrote(&mut self, offset: u64, bytes: &[u8]) {
         if let Some(track) = &mut self.md5
             && track.position() == offset
@@ -429,6 +457,12 @@ impl Incoming {
     pub fn md5_pending(&self) -> Range<u64> {
         let size = self.progress.size();
         self.md5.as_ref().map_or(size..size, |track| track.position()..size)
+    }
+
+    /// The job for bytes read from the disk, at the start of [`Incoming::md5_pending`], which lie
+    /// there in the chunk.
+    pub(super) fn md5_read_job(&self, range: Range<usize>) -> Option<Md5Job> {
+        self.md5.as_ref()?.job(vec![range])
     }
 
     /// Bytes read from the disk, at the start of [`Incoming::md5_pending`].

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Md5Job;
 use crate::digest::{Engine, Job, LEAF_BYTES, LeafState, Md5Digest, SEGMENT_BYTES};
 
 /// Which of the two runs of a transfer a job belongs to.
@@ -27,26 +28,61 @@ pub struct LeafJob {
     complete: bool,
     /// Where in the chunk that was read or received.
     range: Range<usize>,
+    /// Of the whole leaf, once the engine ran.
+    digest: Option<Md5Digest>,
 }
 
 impl LeafJob {
     /// The job for the engine. `chunk` is the buffer that the run was split from.
-    pub fn job<'a>(&'a mut self, chunk: &'a [u8]) -> Job<'a> {
+    fn job<'a>(&'a mut self, chunk: &'a [u8]) -> Job<'a> {
         let bytes = chunk.get(self.range.clone()).unwrap_or_default();
         debug_assert_eq!(bytes.len(), self.range.len(), "the chunk the run was split from");
-        Job { state: &mut self.state, bytes }
+        self.state.job(bytes)
     }
 
     /// After the engine ran: the digest of the whole leaf, or the state to go on with.
-    pub(super) fn outcome(self, engine: &Engine) -> Result<Md5Digest, LeafState> {
-        if self.complete { Ok(engine.finish(&self.state)) } else { Err(self.state) }
+    pub(super) fn outcome(self) -> Result<Md5Digest, LeafState> {
+        if self.complete {
+            Ok(self.digest.unwrap_or_else(|| self.state.finish()))
+        } else {
+            Err(self.state)
+        }
+    }
+}
+
+/// What a chunk is hashed for.
+#[derive(Debug)]
+pub struct ChunkJobs<'a> {
+    /// The leaves in it.
+    pub leaves: &'a mut [LeafJob],
+    /// The MD5 of the whole file, if it follows.
+    pub md5: Option<&'a mut Md5Job>,
+    /// The bytes.
+    pub chunk: &'a [u8],
+}
+
+/// Runs the jobs of several chunks together.
+pub fn run_together(engine: &Engine, chunks: &mut [ChunkJobs<'_>]) {
+    let mut jobs: Vec<Job<'_>> = Vec::new();
+    for ChunkJobs { leaves, md5, chunk } in &mut *chunks {
+        jobs.extend(md5.as_mut().map(|md5| md5.job(chunk)));
+        jobs.extend(leaves.iter_mut().map(|leaf| leaf.job(chunk)));
+    }
+    engine.update(&mut jobs);
+
+    // The padding of a leaf is a block as any other: in lanes it costs a tenth.
+    let leaves = chunks.iter_mut().flat_map(|jobs| &mut *jobs.leaves);
+    let mut whole: Vec<_> = leaves.filter(|leaf| leaf.complete).collect();
+    let mut digests = Vec::with_capacity(whole.len());
+    engine.finish_many(whole.iter().map(|leaf| &leaf.state), &mut digests);
+    for (leaf, digest) in whole.iter_mut().zip(digests) {
+        leaf.digest = Some(digest);
     }
 }
 
 /// Runs jobs of a single chunk, for callers that serve one transfer at a time.
-pub fn run_jobs(engine: &Engine, jobs: &mut [LeafJob], chunk: &[u8]) {
-    let mut pieces: Vec<Job<'_>> = jobs.iter_mut().map(|job| job.job(chunk)).collect();
-    engine.update(&mut pieces);
+pub fn run_jobs(engine: &Engine, leaves: &mut [LeafJob], chunk: &[u8]) {
+    run_together(engine, &mut [ChunkJobs { leaves, md5: None, chunk }]);
 }
 
 /// Where hashing stands in a run of bytes that comes in order.
@@ -101,6 +137,7 @@ impl LeafCursor {
                 leaf: self.leaf(),
                 complete: take == room,
                 range: at..at + take,
+                digest: None,
             });
             at += take;
             self.position += take as u64;

@@ -4,8 +4,9 @@
 //! are going to be written over, it goes back to a position before them; what it then misses is
 //! read from the disk at the end. It must not decide which bytes are good.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
+use super::md5_job::Md5Job;
 use crate::digest::{FileMd5, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SavedMd5};
 
 /// Segment starts to go back to: that of the segment in work, and that of the one before it,
@@ -18,24 +19,24 @@ const STARTS_KEPT: usize = 2;
 #[derive(Debug)]
 pub(super) struct Md5Track {
     /// As of the last segment starts.
-    starts: VecDeque<FileMd5>,
+    starts: VecDeque<SavedMd5>,
     /// As of the start of the leaf in work: what the journal can keep, since a transfer goes on
     /// from there.
-    leaf: FileMd5,
+    leaf: Option<SavedMd5>,
     at: FileMd5,
 }
 
 impl Md5Track {
     /// Goes on from what a journal kept, or from the start.
     pub(super) fn new(saved: Option<SavedMd5>) -> Self {
-        let at = saved.map(FileMd5::restore).and_then(Result::ok);
-        Self::from(at.unwrap_or_default())
+        Self::from(restored(saved))
     }
 
     /// Goes on from a state of this very process, wherever that is.
     pub(super) fn from(at: FileMd5) -> Self {
-        let at_start = at.position().is_multiple_of(SEGMENT_BYTES);
-        Self { starts: at_start.then(|| at.clone()).into_iter().collect(), leaf: at.clone(), at }
+        let leaf = at.save();
+        let start = leaf.filter(|saved| saved.position.is_multiple_of(SEGMENT_BYTES));
+        Self { starts: start.into_iter().collect(), leaf, at }
     }
 
     /// How far it has come.
@@ -45,47 +46,63 @@ impl Md5Track {
 
     /// The bytes that follow.
     pub(super) fn follow(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let room = LEAF_BYTES - self.at.position() % LEAF_BYTES;
-            let take = usize::try_from(room).map_or(rest.len(), |room| room.min(rest.len()));
-            let (now, behind) = rest.split_at(take);
-            self.at.update(now);
-            rest = behind;
-            if self.at.position().is_multiple_of(LEAF_BYTES) {
-                self.keep();
-            }
+        for piece in split_at_leaves(self.position(), 0..bytes.len()) {
+            self.at.update(bytes.get(piece).unwrap_or_default());
+            self.keep(self.at.save());
         }
     }
 
-    fn keep(&mut self) {
-        self.leaf = self.at.clone();
-        if self.at.position().is_multiple_of(SEGMENT_BYTES) {
+    /// The job for the bytes that follow, which lie there in a chunk; `None` if there are none.
+    pub(super) fn job(&self, ranges: Vec<Range<usize>>) -> Option<Md5Job> {
+        let mut position = self.position();
+        let mut pieces = Vec::new();
+        for range in ranges {
+            let length = range.len() as u64;
+            pieces.extend(split_at_leaves(position, range));
+            position += length;
+        }
+        Md5Job::new(&self.at, pieces)
+    }
+
+    /// That job has run.
+    pub(super) fn followed(&mut self, job: Md5Job) {
+        for saved in job.put_back(&mut self.at) {
+            self.keep(Some(saved));
+        }
+    }
+
+    /// Keeps what was saved at the start of a leaf.
+    fn keep(&mut self, saved: Option<SavedMd5>) {
+        let at_leaf = |saved: &SavedMd5| saved.position.is_multiple_of(LEAF_BYTES);
+        let Some(saved) = saved.filter(at_leaf) else {
+            return;
+        };
+        self.leaf = Some(saved);
+        if saved.position.is_multiple_of(SEGMENT_BYTES) {
             if self.starts.len() == STARTS_KEPT {
                 self.starts.pop_front();
             }
-            self.starts.push_back(self.at.clone());
+            self.starts.push_back(saved);
         }
     }
 
     /// What lies at `position` and behind will be written over: forgets it.
     pub(super) fn go_back(&mut self, position: u64) {
-        while self.starts.back().is_some_and(|md5| md5.position() > position) {
+        while self.starts.back().is_some_and(|saved| saved.position > position) {
             self.starts.pop_back();
         }
-        if self.leaf.position() > position {
-            self.leaf = self.starts.back().cloned().unwrap_or_default();
+        if self.leaf.is_none_or(|saved| saved.position > position) {
+            self.leaf = self.starts.back().copied();
         }
         if self.at.position() > position {
-            self.at = self.leaf.clone();
+            self.at = restored(self.leaf);
         }
     }
 
     /// What the journal may keep, at or below `limit`.
     pub(super) fn saved(&self, limit: u64) -> Option<SavedMd5> {
-        let latest_first = std::iter::once(&self.leaf).chain(self.starts.iter().rev());
-        let mut within = latest_first.filter(|md5| (1..=limit).contains(&md5.position()));
-        within.next().and_then(FileMd5::save)
+        let mut latest_first = self.leaf.iter().chain(self.starts.iter().rev());
+        latest_first.find(|saved| (1..=limit).contains(&saved.position)).copied()
     }
 
     /// The state of everything so far.
@@ -99,9 +116,31 @@ impl Md5Track {
     }
 }
 
+/// Goes on from what was saved, or from the start.
+fn restored(saved: Option<SavedMd5>) -> FileMd5 {
+    saved.map(FileMd5::restore).and_then(Result::ok).unwrap_or_default()
+}
+
+/// Cuts `range`, whose bytes stand at `position` of the file, where leaves begin.
+fn split_at_leaves(
+    mut position: u64,
+    mut range: Range<usize>,
+) -> impl Iterator<Item = Range<usize>> {
+    std::iter::from_fn(move || {
+        let room = usize::try_from(LEAF_BYTES - position % LEAF_BYTES).unwrap_or(usize::MAX);
+        let piece = range.start..range.end.min(range.start.saturating_add(room));
+        position += piece.len() as u64;
+        range.start = piece.end;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+    use crate::digest::Engine;
 
     const SEGMENT_LEN: usize = 4 << 20;
 
@@ -125,6 +164,58 @@ mod tests {
             track.follow(&bytes[from..]);
             assert_eq!(track.finish(), Md5Digest::of(&bytes), "{to}");
         }
+    }
+
+    /// Follows as the server does: a job over parts of a chunk, between which frames lie.
+    fn follow_by_job(track: &mut Md5Track, bytes: &[u8]) {
+        let (mut chunk, mut ranges) = (vec![], vec![]);
+        for piece in bytes.chunks(bytes.len() / 2 + 1) {
+            chunk.extend([0xee; 40]);
+            ranges.push(chunk.len()..chunk.len() + piece.len());
+            chunk.extend(piece);
+        }
+        if let Some(mut job) = track.job(ranges) {
+            Engine::new().update(&mut [job.job(&chunk)]);
+            track.followed(job);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn jobs_keep_what_following_at_once_keeps(
+            steps in vec((0usize..1_500_000, 0u64..4, prop::bool::weighted(0.2)), 1..12),
+        ) {
+            let bytes: Vec<u8> = (0..=250).cycle().take(6 * SEGMENT_LEN).collect();
+            let (mut at_once, mut by_job) = (Md5Track::new(None), Md5Track::new(None));
+            for (length, back, goes_back) in steps {
+                let from = usize::try_from(by_job.position()).unwrap();
+                let to = (from + length).min(bytes.len());
+                at_once.follow(&bytes[from..to]);
+                follow_by_job(&mut by_job, &bytes[from..to]);
+                if goes_back {
+                    at_once.go_back(at_once.position().saturating_sub(back * SEGMENT_BYTES / 2));
+                    by_job.go_back(by_job.position().saturating_sub(back * SEGMENT_BYTES / 2));
+                }
+                prop_assert_eq!(by_job.position(), at_once.position());
+                prop_assert_eq!(&by_job.starts, &at_once.starts);
+                prop_assert_eq!(by_job.leaf, at_once.leaf);
+            }
+            let end = usize::try_from(by_job.position()).unwrap();
+            prop_assert_eq!(by_job.finish(), Md5Digest::of(&bytes[..end]));
+        }
+    }
+
+    #[test]
+    fn a_job_from_before_a_step_back_is_passed_over() {
+        let mut track = followed(&vec![1; SEGMENT_LEN + 7]);
+        let mut job = track.job(vec![0..9, 20..30]).unwrap();
+        Engine::new().update(&mut [job.job(&[2; 30])]);
+        track.go_back(SEGMENT_BYTES);
+        track.followed(job);
+        assert_eq!(track.position(), SEGMENT_BYTES);
+        assert_eq!(track.finish(), Md5Digest::of(&vec![1; SEGMENT_LEN]));
     }
 
     #[test]

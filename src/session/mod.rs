@@ -16,8 +16,10 @@ mod await_digest;
 mod await_offset;
 mod discard;
 mod incoming;
+mod known_digests;
 mod leaves;
 mod login;
+mod md5_job;
 mod md5_track;
 mod outgoing;
 mod state;
@@ -32,7 +34,8 @@ pub use self::{
     actions::{Action, Direction, Job, JobId, LoginBegun, Outcome, Report, Verdict},
     discard::Discard,
     incoming::{Incoming, Piece, Settled},
-    leaves::{LeafJob, run_jobs},
+    leaves::{ChunkJobs, LeafJob, run_jobs, run_together},
+    md5_job::Md5Job,
     outgoing::{OfferError, Outgoing, Read},
     state::Wants,
     violation::Violation,
@@ -219,15 +222,15 @@ impl Session {
         }
     }
 
-    /// Bytes that [`Session::hashing`] asked for.
-    pub fn handle_hashed(&mut self, bytes: &[u8], now: Instant) {
+    /// The job that [`Session::md5_job`] gave has run.
+    pub fn handle_hashed(&mut self, job: Md5Job, now: Instant) {
         match &mut self.state {
             State::AwaitCommand(Work::Md5(md5, _)) => {
-                md5.update(bytes);
+                job.put_back(md5);
                 self.answer_if_hashed(now);
             }
             State::AwaitDigest(Ending::Md5(receiving)) => {
-                receiving.incoming.md5_read(bytes);
+                receiving.incoming.md5_followed(job);
                 self.commit_if_hashed(now);
             }
             State::AwaitCommand(_)

@@ -11,11 +11,14 @@ use std::{
     sync::Arc,
 };
 
-use super::leaves::{LeafCursor, LeafJob, Run};
+use super::{
+    known_digests::KnownDigests,
+    leaves::{LeafCursor, LeafJob, Run},
+    md5_job::Md5Job,
+};
 use crate::{
     digest::{
-        Engine, FileDigests, FileMd5, LEAF_BYTES, Md5Digest, RootHasher, SEGMENT_BYTES,
-        SegmentLeaves,
+        FileDigests, FileMd5, LEAF_BYTES, Md5Digest, RootHasher, SEGMENT_BYTES, SegmentLeaves,
     },
     limits::CHUNK_BYTES,
     progress::{segment_count, segment_length},
@@ -64,7 +67,7 @@ pub struct Outgoing {
     leaves: BTreeMap<u64, SegmentLeaves>,
     /// Digests of the segments that are known. Grows with the work that is done, not with the
     /// size: a sparse file may have any.
-    digests: BTreeMap<u64, Md5Digest>,
+    digests: KnownDigests,
     /// Digests of segments that are known but not sent.
     due: VecDeque<u64>,
     /// Payload of the current data frame that is still to be sent.
@@ -140,7 +143,7 @@ impl Outgoing {
             stream,
             check,
             leaves: BTreeMap::new(),
-            digests: BTreeMap::new(),
+            digests: KnownDigests::default(),
             due: VecDeque::new(),
             frame_left: 0,
             md5: (digest == DigestChoice::TreeAndMd5).then(FileMd5::default),
@@ -241,7 +244,7 @@ impl Outgoing {
         self.doubt();
         // Each has a digest now, so that there are no more of them than were once hashed.
         for segment in want.segments() {
-            self.digests.remove(&segment);
+            self.digests.remove(segment);
         }
         self.stream = want.runs().map(|run| byte_range(run, self.size)).collect();
         self.stream_hash = LeafCursor::new(Run::Stream, start_of(&self.stream));
@@ -283,14 +286,7 @@ impl Outgoing {
     }
 
     /// Makes jobs of the bytes just read for [`Outgoing::next_to_check`].
-    pub fn read_to_check(
-        &mut self,
-        read: Read,
-        range: Range<usize>,
-        bytes: &[u8],
-        jobs: &mut Vec<LeafJob>,
-    ) {
-        self.follow_md5(read.offset, bytes);
+    pub fn read_to_check(&mut self, read: Read, range: Range<usize>, jobs: &mut Vec<LeafJob>) {
         if self.stream.is_empty() {
             self.checked_last_bytes += range.len() as u64;
         }
@@ -303,7 +299,25 @@ impl Outgoing {
         self.check_hash.split(range, self.size, jobs);
     }
 
-    /// Lets the MD5 of the whole file follow bytes that were read to be sent.
+    /// The job by which the MD5 of the whole file follows the bytes just read at `offset`, to be
+    /// sent or to be checked; those that it has seen when they were read before are no part of it.
+    /// Once it ran it goes to [`Outgoing::md5_followed`].
+    #[must_use]
+    pub fn md5_job(&self, offset: u64, range: Range<usize>) -> Option<Md5Job> {
+        let md5 = self.md5.as_ref()?;
+        let known = usize::try_from(md5.position().checked_sub(offset)?).ok()?;
+        let fresh = range.start.checked_add(known)?..range.end;
+        Md5Job::new(md5, vec![fresh])
+    }
+
+    /// Takes back the job of the MD5 of the whole file.
+    pub fn md5_followed(&mut self, job: Md5Job) {
+        if let Some(md5) = &mut self.md5 {
+            job.put_back(md5);
+        }
+    }
+
+    /// [`Outgoing::md5_job`] done at once, for callers that serve one transfer at a time.
     pub fn follow_md5(&mut self, offset: u64, bytes: &[u8]) {
         if let Some(md5) = &mut self.md5 {
             let known = md5.position().checked_sub(offset).and_then(|n| usize::try_from(n).ok());
@@ -316,16 +330,16 @@ impl Outgoing {
 
     fn open_leaves(&mut self, segment: u64) {
         let length = segment_length(segment, self.size);
-        if !self.digests.contains_key(&segment) {
+        if self.digests.get(segment).is_none() {
             self.leaves.entry(segment).or_insert_with(|| SegmentLeaves::new(length));
         }
     }
 
     /// Takes the jobs back when the engine has run them, in the order in which they were made.
-    pub fn hashed(&mut self, jobs: impl Iterator<Item = LeafJob>, engine: &Engine) {
+    pub fn hashed(&mut self, jobs: impl Iterator<Item = LeafJob>) {
         for job in jobs {
             let (run, segment, leaf) = (job.run, job.segment, job.leaf);
-            match (run, job.outcome(engine)) {
+            match (run, job.outcome()) {
                 (_, Ok(digest)) => self.leaf(segment, leaf, digest),
                 (Run::Stream, Err(state)) => self.stream_hash.keep(segment, leaf, state),
                 (Run::Beside, Err(state)) => self.check_hash.keep(segment, leaf, state),
@@ -370,7 +384,7 @@ impl Outgoing {
         self.known.segments = None;
         let of_range = |it: &Range<u64>| it.start / SEGMENT_BYTES..it.end.div_ceil(SEGMENT_BYTES);
         let mut hashed: BTreeSet<u64> = self.stream.iter().flat_map(of_range).collect();
-        hashed.extend(self.digests.keys());
+        hashed.extend(self.digests.numbers());
         let believed = (0..segment_count(self.size)).filter(|segment| !hashed.contains(segment));
         for segment in believed {
             let range = byte_range((segment, segment), self.size);
@@ -396,7 +410,7 @@ impl Outgoing {
         if root.is_none() || !is_new {
             return None;
         }
-        let hashed = || self.digests.values().copied().collect();
+        let hashed = || self.digests.in_order().collect();
         let segments = self.known.segments.clone().unwrap_or_else(hashed);
         Some(FileDigests { segments: Some(segments), md5 })
     }
@@ -468,7 +482,7 @@ impl Outgoing {
 
     fn segment_frame(&self, segment: u64) -> Option<Frame> {
         let known = || known_of(self.known.segments.as_ref()?, segment);
-        let digest = self.digests.get(&segment).copied().or_else(known)?;
+        let digest = self.digests.get(segment).or_else(known)?;
         Some(Frame::Segment { segment, digest })
     }
 
@@ -480,8 +494,8 @@ impl Outgoing {
         if let Some(known) = &self.known.segments {
             // What was hashed besides has come to the same.
             known.iter().for_each(|&digest| root.push(digest));
-        } else if self.digests.len() as u64 == segment_count(self.size) {
-            self.digests.values().for_each(|&digest| root.push(digest));
+        } else if self.digests.count() == segment_count(self.size) {
+            self.digests.in_order().for_each(|digest| root.push(digest));
         } else {
             return (None, None);
         }
@@ -516,4 +530,29 @@ fn piece(range: &Range<u64>, limit: u64) -> Read {
     let length = (range.end.min(segment_end) - range.start).min(limit);
     let length = usize::try_from(length).unwrap_or(usize::MAX).min(CHUNK_BYTES);
     Read { offset: range.start, length }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Engine;
+
+    #[test]
+    fn bytes_that_are_read_again_are_no_part_of_the_next_md5_job() {
+        let none = SegmentRuns::default();
+        let mut outgoing = Outgoing::new(1_000, 0, &none, DigestChoice::TreeAndMd5).unwrap();
+        let bytes: Vec<u8> = (0..=250).cycle().take(1_000).collect();
+        // The line takes little, and what it did not take is read once more.
+        for (from, to) in [(0, 700), (100, 700), (100, 710), (300, 1_000), (999, 1_000)] {
+            let chunk = [b"before", &bytes[from..to]].concat();
+            let job = outgoing.md5_job(from as u64, 6..chunk.len());
+            if let Some(mut job) = job {
+                Engine::new().update(&mut [job.job(&chunk)]);
+                outgoing.md5_followed(job);
+            }
+            let md5 = outgoing.md5.clone().unwrap();
+            assert_eq!(md5.finish(), Md5Digest::of(&bytes[..to]), "{from} to {to}");
+        }
+        assert!(outgoing.md5_job(0, 0..1_000).is_none());
+    }
 }

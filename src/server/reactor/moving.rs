@@ -52,7 +52,7 @@ impl Reactor {
             let Some(load) = load else { continue };
             moved += load.bytes;
             if let Some(connection) = find(&mut self.connections, token) {
-                bulk::apply(&self.engine, connection, load, buffer, now);
+                bulk::apply(connection, load, buffer, now);
                 // What came in was counted when it was gathered.
                 let bytes = std::mem::take(&mut connection.line_bytes);
                 self.rates.take(connection.user.as_ref(), bytes, now);

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    driver::{Disk, Rng, data_frame, receive_in_session},
+    driver::{Disk, Rng, data_frame, hash, receive_in_session},
     scenario::{
         Scenario, end_frame, found, home_opened, opened, progress_of, put_line, segment_frame,
     },
@@ -120,7 +120,7 @@ impl Chaos {
                 let bytes = [0; 70_000];
                 let length = self.session.hashing().map_or(9, |(_, left)| left);
                 let length = usize::try_from(length).unwrap_or(9).min(bytes.len());
-                self.session.handle_hashed(&bytes[..length], self.now);
+                hash(&mut self.session, &bytes[..length], self.now);
             }
             21 => {
                 let steps = [0, 1, 5, 30, 61, 121, 601];

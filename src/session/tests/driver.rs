@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, ops::Range, time::Instant};
 use crate::{
     digest::{Engine, FileMd5, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, segment_digest},
     progress::{Mark, Progress, segment_length},
-    session::{Incoming, Outgoing, Piece, Session, Settled, Violation, run_jobs},
+    session::{ChunkJobs, Incoming, Outgoing, Piece, Session, Settled, Violation, run_together},
     wire::{FRAME_HEADER_BYTES, Frame, frame_bytes},
 };
 
@@ -223,15 +223,22 @@ pub(super) fn send(
     let length = read.length.min(rng.len(1..pace.read + 1));
     let bytes = &source[at(read.offset)..at(read.offset) + length];
     if check.is_some() {
-        outgoing.read_to_check(read, 0..length, bytes, &mut jobs);
-        run_jobs(&engine, &mut jobs, bytes);
-        outgoing.hashed(jobs.into_iter(), &engine);
+        outgoing.read_to_check(read, 0..length, &mut jobs);
+    } else {
+        outgoing.read_to_send(read, 0..length, &mut jobs);
+    }
+    // The server hands the MD5 of the whole file to the engine, the client does it at once.
+    let mut md5 = outgoing.md5_job(read.offset, 0..length).filter(|_| rng.one_in(2));
+    let chunk = ChunkJobs { leaves: &mut jobs, md5: md5.as_mut(), chunk: bytes };
+    run_together(&engine, &mut [chunk]);
+    outgoing.hashed(jobs.into_iter());
+    match md5 {
+        Some(md5) => outgoing.md5_followed(md5),
+        None => outgoing.follow_md5(read.offset, bytes),
+    }
+    if check.is_some() {
         return Sent::Something;
     }
-    outgoing.read_to_send(read, 0..length, &mut jobs);
-    run_jobs(&engine, &mut jobs, bytes);
-    outgoing.hashed(jobs.into_iter(), &engine);
-    outgoing.follow_md5(read.offset, bytes);
     let header = outgoing.data_header(length);
     if let Some(header) = header {
         line.push(&header.to_bytes());
@@ -250,6 +257,15 @@ pub(super) fn send(
     header.map_or(Sent::Something, |header| Sent::Data(header.offset))
 }
 
+/// Hands a session bytes that it wants to be hashed.
+pub(super) fn hash(session: &mut Session, bytes: &[u8], now: Instant) {
+    let Some(mut job) = session.md5_job(0..bytes.len()) else {
+        return;
+    };
+    Engine::new().update(&mut [job.job(bytes)]);
+    session.handle_hashed(job, now);
+}
+
 /// A chunk for a receiver, hashed and written; what is left is to be settled, piece by piece.
 pub(super) struct Received {
     pub(super) taken: usize,
@@ -259,11 +275,14 @@ pub(super) struct Received {
     pub(super) data: Vec<Range<u64>>,
 }
 
-fn receive(incoming: &mut Incoming, input: &[u8], disk: &mut Disk) -> Received {
+/// `ahead`: the MD5 of the whole file follows the chunk at once, as it does in the server.
+fn receive(incoming: &mut Incoming, input: &[u8], disk: &mut Disk, ahead: bool) -> Received {
     let engine = Engine::new();
     let (mut pieces, mut jobs) = (Vec::new(), Vec::new());
     let parsed = incoming.parse(input, &mut pieces, &mut jobs);
-    run_jobs(&engine, &mut jobs, input);
+    let mut md5 = incoming.md5_job(&pieces).filter(|_| ahead);
+    let chunk = ChunkJobs { leaves: &mut jobs, md5: md5.as_mut(), chunk: input };
+    run_together(&engine, &mut [chunk]);
     let mut data = Vec::new();
     for piece in &pieces {
         if let Piece::Data { offset, range } = piece {
@@ -271,7 +290,10 @@ fn receive(incoming: &mut Incoming, input: &[u8], disk: &mut Disk) -> Received {
             data.push(*offset..offset + range.len() as u64);
         }
     }
-    incoming.hashed(jobs.into_iter(), &engine);
+    incoming.hashed(jobs.into_iter());
+    if let Some(md5) = md5 {
+        incoming.md5_followed(md5);
+    }
     Received {
         taken: *parsed.as_ref().unwrap_or(&input.len()),
         pieces,
@@ -286,7 +308,7 @@ pub(super) fn receive_alone(
     input: &[u8],
     disk: &mut Disk,
 ) -> Result<(usize, Vec<Settled>), Violation> {
-    let received = receive(incoming, input, disk);
+    let received = receive(incoming, input, disk, false);
     let mut settled = Vec::new();
     for piece in received.pieces {
         match piece {
@@ -304,7 +326,7 @@ pub(super) fn receive_in_session(
     disk: &mut Disk,
     now: Instant,
 ) -> Received {
-    let mut received = receive(session.incoming().unwrap(), input, disk);
+    let mut received = receive(session.incoming().unwrap(), input, disk, true);
     for piece in received.pieces.drain(..) {
         let Some(incoming) = session.incoming() else {
             break;

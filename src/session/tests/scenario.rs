@@ -184,14 +184,14 @@ impl Scenario {
             let bytes = &zeros[..read.length.min(most)];
             outgoing.read_to_send(read, 0..bytes.len(), &mut jobs);
             run_jobs(&engine, &mut jobs, bytes);
-            outgoing.hashed(jobs.into_iter(), &engine);
+            outgoing.hashed(jobs.into_iter());
             outgoing.data_header(bytes.len());
             outgoing.sent(bytes.len());
         } else if let Some(read) = outgoing.next_to_check() {
             let bytes = &zeros[..read.length.min(most)];
-            outgoing.read_to_check(read, 0..bytes.len(), bytes, &mut jobs);
+            outgoing.read_to_check(read, 0..bytes.len(), &mut jobs);
             run_jobs(&engine, &mut jobs, bytes);
-            outgoing.hashed(jobs.into_iter(), &engine);
+            outgoing.hashed(jobs.into_iter());
         }
         self.session.handle_moved(self.now);
         false

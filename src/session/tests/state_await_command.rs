@@ -1,7 +1,7 @@
 //! AwaitCommand.
 
 use super::{
-    driver::data_frame,
+    driver::{data_frame, hash},
     scenario::{IDLE, Scenario, knowing, opened, put_line},
 };
 use crate::{
@@ -64,9 +64,9 @@ fn the_md5_of_a_file_comes_when_all_of_it_was_hashed() {
     let mut scenario = Scenario::new();
     scenario.line("md5 /f").done(opened(5));
     assert_eq!(scenario.session.hashing(), Some((0, 5)));
-    scenario.session.handle_hashed(b"hel", scenario.now);
+    hash(&mut scenario.session, b"hel", scenario.now);
     assert_eq!(scenario.session.hashing(), Some((3, 2)));
-    scenario.session.handle_hashed(b"lo", scenario.now);
+    hash(&mut scenario.session, b"lo", scenario.now);
     let answer = format!("200 md5={} size=5", Md5Digest::of(b"hello"));
     assert_eq!(scenario.said(), ["start OpenSource", "remember", "release", &answer]);
 }

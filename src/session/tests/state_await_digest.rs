@@ -1,7 +1,7 @@
 //! AwaitDigest.
 
 use super::{
-    driver::{at, data_frame},
+    driver::{at, data_frame, hash},
     scenario::{
         ANSWER, Scenario, end_frame, opened, progress_of, put_line, root_of, segment_frame,
     },
@@ -98,9 +98,9 @@ fn an_md5_that_missed_the_start_reads_it_before_the_commit() {
     let mut scenario = with_md5(&source, 1, Md5Digest::of(&source));
     assert_eq!(scenario.session.hashing(), Some((0, 100_000)));
     scenario.said();
-    scenario.session.handle_hashed(&source[..60_000], scenario.now);
+    hash(&mut scenario.session, &source[..60_000], scenario.now);
     assert_eq!(scenario.session.hashing(), Some((60_000, 40_000)));
-    scenario.session.handle_hashed(&source[60_000..], scenario.now);
+    hash(&mut scenario.session, &source[60_000..], scenario.now);
     assert_eq!(scenario.said(), ["start Commit"]);
 }
 

@@ -22,7 +22,9 @@ use std::{
 
 use super::{
     begin,
-    driver::{Disk, Line, Pace, Rng, Sent, at, digest_of, receive_alone, receive_in_session, send},
+    driver::{
+        Disk, Line, Pace, Rng, Sent, at, digest_of, hash, receive_alone, receive_in_session, send,
+    },
 };
 use crate::{
     digest::{FileDigests, LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
@@ -355,7 +357,7 @@ impl Server {
         if let Some((offset, length)) = self.session.hashing() {
             let length = at(length).min(world.rng.len(1..1 << 20));
             let bytes = world.disk.bytes[at(offset)..at(offset) + length].to_vec();
-            self.session.handle_hashed(&bytes, world.now);
+            hash(&mut self.session, &bytes, world.now);
         }
         self.act(world);
         self.send(world);
