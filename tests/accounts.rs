@@ -1,13 +1,11 @@
 //! Accounts as users meet them: who gets in, where he is then, what he may do there, and what
-//! becomes of it when the operator changes the user file.
+//! becomes of it when the operator changes his account.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, symlink},
-    sync::Barrier,
-    thread,
     time::Duration,
 };
 
@@ -15,8 +13,7 @@ use support::{
     PATIENCE, Raw, TestDir, Towd,
     frames::{data, frames_from, offer},
     people::{
-        House, NOBODY, PASSWORD, WRONG, ask, greeted, log_in, log_in_with, logged_in, tow_with,
-        tree, url,
+        House, NOBODY, PASSWORD, WRONG, ask, greeted, log_in_with, logged_in, tow_with, tree, url,
     },
     proxy::{Cut, How, Plan, Proxy},
     random_file, run, run_tow, same_bytes,
@@ -30,7 +27,7 @@ use towpath::{
 
 mod support;
 
-/// The client's life in one test: with everybody's password, to its end.
+/// Runs the client to its end, with everybody's password.
 fn tow(args: &[&str]) -> support::Ran {
     run(tow_with(PASSWORD, args))
 }
@@ -420,259 +417,6 @@ fn without_an_account_one_may_do_what_the_operator_says_in_a_folder_of_its_own()
     assert_eq!(fs::read(house.home("anonymous").join("f")).unwrap(), b"of nobody");
     // Whoever has an account has not become anonymous.
     assert_eq!(tow(&["ls", &url(towd.addr(), "anna", "")]).exits(0).stdout(), "secret\n");
-}
-
-/// What a client sends to register; the password is everybody's.
-fn verifier() -> String {
-    ScramVerifier::new(&support::people::password(PASSWORD), [5; 16], 4096).to_text()
-}
-
-#[test]
-fn a_server_that_makes_no_accounts_makes_none() {
-    let house = House::of(&["anna"]);
-    let towd = house.towd([]);
-    let users = fs::read(house.users()).unwrap();
-    tow(&["register", &url(towd.addr(), "eve", "")]).exits(5).says(&["(433)"]);
-    let said = ask(&mut greeted(towd.addr()), &format!("register eve scram={}", verifier()));
-    assert!(said.starts_with("433 "), "{said}");
-    assert_eq!(fs::read(house.users()).unwrap(), users);
-}
-
-#[test]
-fn an_account_made_by_oneself_works_at_once_and_takes_nobodys_name() {
-    let (house, dir) = (House::of(&["anna"]), TestDir::new());
-    let towd = house.towd(["--registration", "open"]);
-    let file = dir.join("f");
-    fs::write(&file, "of eve").unwrap();
-    let eve = url(towd.addr(), "eve", "");
-    tow(&["register", &eve]).exits(0);
-    tow(&["put", file.to_str().unwrap(), &eve]).exits(0);
-    assert_eq!(fs::read(house.home("eve").join("f")).unwrap(), b"of eve");
-    let users = fs::read_to_string(house.users()).unwrap();
-    assert!(users.lines().any(|line| line.starts_with("eve rights=rwd ")), "{users}");
-    for taken in ["eve", "anna"] {
-        let ran = run(tow_with("another password", ["register", &url(towd.addr(), taken, "")]));
-        ran.exits(5).says(&["somebody has this name already (435)"]);
-    }
-    assert_eq!(fs::read_to_string(house.users()).unwrap(), users);
-    tow(&["ls", &url(towd.addr(), "anna", "")]).exits(0);
-    // Refused before anything is asked: there is not even a server.
-    for (password, words) in [("seven77", "at least 8"), ("", "empty")] {
-        let ran = run(tow_with(password, ["register", "tow://kim@127.0.0.1:1/"]));
-        ran.exits(2).says(&[words]);
-    }
-    tow(&["register", &format!("tow://{}/", towd.addr())]).exits(2).says(&["name yourself"]);
-}
-
-#[test]
-fn a_name_that_is_a_path_or_an_odd_verifier_registers_nobody() {
-    let house = House::of(&["anna"]);
-    let towd = house.towd(["--registration", "open"]);
-    let (users, before) = (fs::read(house.users()).unwrap(), tree(&house.root()));
-    let good = verifier();
-    for (from, (name, scram)) in (1..).zip([
-        ("..", &*good),
-        ("a/b", &good),
-        (".tow", &good),
-        ("a%2fb", &good),
-        ("Anna", &good),
-        ("-x", &good),
-        (&"a".repeat(33), &good),
-        ("eve", "x"),
-        ("eve", "1:AAAAAAAAAAA:AA:AA"),
-        ("eve", "4096:::"),
-    ]) {
-        // Each from elsewhere: so many from one address are too many.
-        let from = std::net::Ipv4Addr::new(127, 0, 1, from).into();
-        let mut peer = support::people::greeted_from(from, towd.addr());
-        let said = ask(&mut peer, &format!("register {name} scram={scram}"));
-        assert!(said.starts_with("400 "), "{name} {scram}: {said}");
-    }
-    let mut peer = greeted(towd.addr());
-    let said = ask(&mut peer, &format!("register anonymous scram={good}"));
-    assert!(said.starts_with("435 "), "{said}");
-    assert_eq!((fs::read(house.users()).unwrap(), tree(&house.root())), (users, before));
-}
-
-#[test]
-fn an_invite_makes_one_account_and_only_in_time() {
-    let house = House::of(&["anna"]);
-    house.invite("goodgoodgood", None);
-    house.invite("expiredexpired", Some(1));
-    let towd = house.towd(["--registration", "invite"]);
-    let eve = url(towd.addr(), "eve", "");
-    tow(&["register", &eve]).exits(5).says(&["an invite is needed", "(434)"]);
-    for code in ["expiredexpired", "Goodgoodgood", "goodgoodgoo"] {
-        let ran = tow(&["register", "--invite", code, &eve]);
-        ran.exits(5).says(&["not valid, or not any more (434)"]);
-    }
-    let other = std::net::Ipv4Addr::new(127, 0, 0, 2).into();
-    let mut peer = support::people::greeted_from(other, towd.addr());
-    // Who has none does not learn who has an account.
-    let line = format!("register anna scram={} invite=expiredexpired", verifier());
-    assert!(ask(&mut peer, &line).starts_with("434 "));
-    // Whoever can't have the name keeps his invite.
-    for taken in ["anna", "anonymous"] {
-        let line = format!("register {taken} scram={} invite=goodgoodgood", verifier());
-        assert!(ask(&mut peer, &line).starts_with("435 "));
-    }
-    let line = format!("register eve scram={} invite=goodgoodgood", verifier());
-    assert!(ask(&mut peer, &line).starts_with("200"));
-    let line = format!("register fay scram={} invite=goodgoodgood", verifier());
-    assert!(ask(&mut peer, &line).starts_with("434 "));
-    log_in(&mut peer, "eve");
-}
-
-#[test]
-fn the_sixth_registration_from_one_address_has_to_wait() {
-    let house = House::of(&[]);
-    let towd = house.towd(["--registration", "open"]);
-    for n in 0..5 {
-        let said = ask(&mut greeted(towd.addr()), &format!("register u{n} scram={}", verifier()));
-        assert!(said.starts_with("200"), "{said}");
-    }
-    let line = format!("register u5 scram={}", verifier());
-    let said = ask(&mut greeted(towd.addr()), &line);
-    assert!(said.starts_with("429 too many registrations"), "{said}");
-    assert!(!fs::read_to_string(house.users()).unwrap().contains("\nu5 "));
-    let other = std::net::Ipv4Addr::new(127, 0, 0, 2).into();
-    let mut other = support::people::greeted_from(other, towd.addr());
-    assert!(ask(&mut other, &line).starts_with("200"));
-    // Who has an account is not kept from logging in.
-    log_in(&mut greeted(towd.addr()), "u0");
-}
-
-#[test]
-fn of_two_who_want_one_name_at_once_one_gets_it() {
-    let house = House::of(&[]);
-    let towd = house.towd(["--registration", "open"]);
-    for round in 0..4_u8 {
-        let together = Barrier::new(2);
-        let said: Vec<String> = thread::scope(|scope| {
-            let racers: Vec<_> = (0..2_u8)
-                .map(|n| {
-                    let (towd, together) = (&towd, &together);
-                    scope.spawn(move || {
-                        let from = std::net::Ipv4Addr::new(127, 0, 2 + n, 1 + round).into();
-                        let mut peer = support::people::greeted_from(from, towd.addr());
-                        together.wait();
-                        ask(&mut peer, &format!("register u{round} scram={}", verifier()))
-                    })
-                })
-                .collect();
-            racers.into_iter().map(|racer| racer.join().unwrap()).collect()
-        });
-        let won = said.iter().filter(|said| said.starts_with("200")).count();
-        let lost = said.iter().filter(|said| said.starts_with("435 ")).count();
-        assert_eq!((won, lost), (1, 1), "{said:?}");
-    }
-    let users = fs::read_to_string(house.users()).unwrap();
-    assert_eq!(users.lines().filter(|line| line.starts_with('u')).count(), 4, "{users}");
-}
-
-#[test]
-fn a_user_file_edited_to_nonsense_leaves_the_old_accounts_in_force() {
-    let house = House::of(&["anna"]);
-    let towd = house.towd([]);
-    let good = fs::read_to_string(house.users()).unwrap();
-    let complaints = || towd.stderr().matches("the accounts stay as they were").count();
-    let rewrite = |text: &str, mode| {
-        // A new file, as editors write it.
-        let new = house.outside("users.edited");
-        fs::write(&new, text).unwrap();
-        fs::set_permissions(&new, Permissions::from_mode(mode)).unwrap();
-        fs::rename(&new, house.users()).unwrap();
-    };
-    let with_path = format!("{good}../x rights=rwd\n");
-    let no_decoys = good.lines().filter(|line| !line.starts_with('@')).collect::<Vec<_>>();
-    let no_decoys = no_decoys.join("\n");
-    for (nth, (text, mode)) in
-        [("what is this?\n", 0o600), ("", 0o600), (&with_path, 0o600), (&no_decoys, 0o600)]
-            .into_iter()
-            .chain([(&*good, 0o644)])
-            .enumerate()
-    {
-        rewrite(text, mode);
-        for _ in 0..3 {
-            drop(logged_in(towd.addr(), "anna"));
-        }
-        // Once for each version of it.
-        assert_eq!(complaints(), nth + 1, "{}", towd.stderr());
-    }
-    fs::remove_file(house.users()).unwrap();
-    drop(logged_in(towd.addr(), "anna"));
-    assert_eq!(complaints(), 6);
-    // Put right, it counts again.
-    rewrite(&good, 0o600);
-    house.add("ben", "r");
-    drop(logged_in(towd.addr(), "ben"));
-    assert_eq!(complaints(), 6);
-    assert!(!towd.stderr().contains(PASSWORD));
-}
-
-#[test]
-fn an_odd_line_keeps_out_whom_it_is_about_and_nobody_else() {
-    let house = House::of(&["anna"]);
-    let mut text = fs::read_to_string(house.users()).unwrap();
-    let anna = text.lines().find(|line| line.starts_with("anna ")).unwrap().to_owned();
-    let scram = anna.split(' ').find(|word| word.starts_with("scram=")).unwrap();
-    let odd = [
-        ("empty", "rights=rwd scram=".to_owned(), "scram has an odd value"),
-        ("nopass", "rights=rwd".to_owned(), "no password"),
-        ("badrights", format!("rights=rwx {scram}"), "rights has an odd value"),
-        ("unknown", format!("rights=rwd {scram} shell=yes"), "unknown key shell"),
-        ("twice", format!("rights=rwd {scram} rights=r"), "rights stands twice"),
-        ("cram", "rights=rwd cram=".to_owned(), "cram has an odd value"),
-        ("twin", format!("rights=rwd {scram}"), "more than one line"),
-        ("twin", format!("rights=r {scram}"), "more than one line"),
-    ];
-    for (user, rest, _) in &odd {
-        text.push_str(&format!("{user} {rest}\n"));
-    }
-    fs::write(house.users(), &text).unwrap();
-    let towd = house.towd([]);
-    let stderr = towd.stderr();
-    for (user, _, words) in &odd {
-        let about = |line: &&str| line.contains("user file: line") && line.contains(words);
-        let said = stderr.lines().filter(about).any(|line| line.contains(&format!("{user} can't")));
-        assert!(said, "{user}: {stderr}");
-        assert_eq!(log_in_with(&mut greeted(towd.addr()), user, PASSWORD), WRONG);
-    }
-    log_in(&mut greeted(towd.addr()), "anna");
-}
-
-#[test]
-fn a_user_file_that_may_lead_elsewhere_keeps_the_server_from_starting() {
-    for line in [
-        ".. rights=rwd",
-        "a/b rights=rwd",
-        "a%00 rights=rwd",
-        " rights=rwd",
-        "anna rights=rwd home=..",
-        "anna rights=rwd home=a/../../b",
-        "anna rights=rwd home=.tow",
-        "anonymous rights=rwd",
-        "@decoy AAAA",
-    ] {
-        let house = House::of(&[]);
-        let text = fs::read_to_string(house.users()).unwrap();
-        fs::write(house.users(), format!("{text}{line}\n")).unwrap();
-        refuses_to_start(&house, "line 3");
-    }
-    let house = House::of(&["anna"]);
-    fs::set_permissions(house.users(), Permissions::from_mode(0o640)).unwrap();
-    refuses_to_start(&house, "chmod 600");
-    fs::remove_file(house.users()).unwrap();
-    refuses_to_start(&house, "no such file");
-}
-
-#[track_caller]
-fn refuses_to_start(house: &House, words: &str) {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_towd"));
-    command.args(["--listen", "127.0.0.1:0", "--root"]).arg(house.root());
-    command.arg("--users").arg(house.users());
-    let ran = run(command).exits(1).says(&[words]);
-    assert!(ran.stdout.is_empty());
 }
 
 #[test]

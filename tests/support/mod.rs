@@ -28,6 +28,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
 pub mod bell;
+pub mod canary;
 pub mod frames;
 pub mod people;
 pub mod proxy;
