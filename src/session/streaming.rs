@@ -335,8 +335,8 @@ impl Session {
     }
 
     pub(super) fn let_go_sending(&mut self, sending: &Sending, verdict: Verdict) {
-        let agreed = verdict == Verdict::Identical;
-        if let Some(learned) = sending.outgoing.learned().filter(|_| agreed) {
+        let learned = (verdict == Verdict::Identical).then(|| sending.outgoing.learned());
+        if let Some(learned) = learned.flatten() {
             self.actions.push_back(Action::Remember(learned));
         } else if sending.outgoing.is_in_doubt() {
             self.actions.push_back(Action::Forget);

@@ -1,10 +1,10 @@
 //! A sender that knows the digests of its file from before, rightly or not.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     driver::{Disk, Line, Pace, Rng, Sent, at, digest_of, receive_alone, send},
-    scenario::{Scenario, knowing, progress_of},
+    scenario::{STALL, Scenario, knowing, progress_of},
 };
 use crate::{
     digest::{FileDigests, LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
@@ -242,6 +242,29 @@ fn whoever_finds_other_bytes_has_what_is_known_forgotten() {
     scenario.line("409 it differs");
     assert_eq!(scenario.session.poll_abort(scenario.now).unwrap().code, Code::Differs);
     assert_eq!(scenario.said(), ["forget", "report Get", "release"]);
+}
+
+#[test]
+fn digests_that_are_told_buy_a_slow_receiver_time() {
+    let size = 10_000 * SEGMENT_BYTES;
+    let segments = Some(vec![Md5Digest::of(b""); 10_000].into());
+    let mut scenario = Scenario::new();
+    scenario.line("get /f").done(knowing(size, FileDigests { segments, md5: None }));
+    scenario.line(&format!("000 offset={size} tag=t"));
+    assert_eq!(scenario.said().last().unwrap(), "312");
+    let tell = |scenario: &mut Scenario, count: u64| {
+        let outgoing = scenario.session.outgoing().unwrap();
+        (0..count).for_each(|_| assert!(outgoing.next_frame().is_some()));
+        scenario.session.handle_moved(scenario.now);
+    };
+    for _ in 0..4 {
+        scenario.after(STALL - Duration::from_secs(1));
+        // As many bytes as a leaf has.
+        tell(&mut scenario, LEAF_BYTES / 32);
+    }
+    assert_eq!(scenario.said(), [""; 0]);
+    tell(&mut scenario, LEAF_BYTES / 32 - 1);
+    assert_eq!(scenario.after(STALL).said().last().unwrap(), "close");
 }
 
 #[test]
