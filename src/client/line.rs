@@ -56,6 +56,15 @@ impl Client {
         Ok(line)
     }
 
+    /// The connection in `line`, made if there is none.
+    pub(super) fn open<'l>(&self, line: &'l mut Option<Line>) -> Result<&'l mut Line, ClientError> {
+        let open = match line.take() {
+            Some(open) => open,
+            None => self.line()?,
+        };
+        Ok(line.insert(open))
+    }
+
     /// Keeps a connection on which nothing is awaited for the next command.
     pub(super) fn keep(&self, mut line: Line) {
         line.idle_since = Instant::now();

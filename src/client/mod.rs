@@ -23,6 +23,7 @@ mod pipe;
 mod put;
 mod retry;
 mod run;
+mod tree;
 mod url;
 
 use std::{
@@ -38,6 +39,7 @@ pub use error::ClientError;
 pub use login::{Credentials, Welcome};
 pub use retry::Backoff;
 pub use run::Ended;
+pub use tree::{Skipped, TreeDone, TreeEvent, TreeObserver, TreeOptions};
 pub use url::{DEFAULT_PORT, Url, UrlError};
 
 use line::Line;

@@ -2,9 +2,10 @@
 
 use std::{borrow::Cow, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use towpath::{
     client::{Credentials, Options, Stop, Url, UrlError},
+    limits::JOBS_MAX,
     wire::DigestChoice,
 };
 
@@ -77,16 +78,23 @@ pub(crate) enum Mechanism {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Action {
-    /// Upload files; the same command continues an upload that was interrupted
+    /// Upload; the same command continues an upload that was interrupted
     Put {
-        /// Local files
+        #[command(flatten)]
+        tree: Tree,
+        /// Follow local links; without it they are passed over
+        #[arg(short = 'L', long, requires = "recursive")]
+        follow: bool,
+        /// Local files; folders as well with -r
         #[arg(required = true, value_name = "FILE")]
         files: Vec<OsString>,
         /// Where to: a file, or a folder that is there, as tow://HOST[:PORT]/PATH
         url: Url,
     },
-    /// Download a file; the same command continues a download that was interrupted
+    /// Download; the same command continues a download that was interrupted
     Get {
+        #[command(flatten)]
+        tree: Tree,
         /// What, as tow://HOST[:PORT]/PATH
         url: Url,
         /// Where to: a file, a folder, or - for stdout [default: the same name, here]
@@ -189,6 +197,18 @@ pub(crate) enum Action {
     },
 }
 
+/// Whole folders.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Tree {
+    /// Folders, with all that is in them
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// Connections, among which the files are shared out
+    #[arg(short, long, value_name = "N", default_value = "1", requires = "recursive",
+          value_parser = jobs)]
+    pub(crate) jobs: usize,
+}
+
 impl Action {
     /// The server that it speaks to.
     pub(crate) const fn url(&self) -> Option<&Url> {
@@ -253,6 +273,12 @@ fn time(text: &str) -> Result<Duration, String> {
         return Ok(Duration::from_secs(seconds));
     }
     humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// So many connections.
+fn jobs(text: &str) -> Result<usize, String> {
+    let error = || format!("a number from 1 to {JOBS_MAX} is needed");
+    text.parse().ok().filter(|jobs| (1..=JOBS_MAX).contains(jobs)).ok_or_else(error)
 }
 
 /// A time in which something can happen.
