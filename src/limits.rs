@@ -302,6 +302,10 @@ pub const FILE_TRIES_MAX: u32 = 3;
 /// Connections that a client opens at most for one command.
 pub const JOBS_MAX: usize = 32;
 
+/// The lowest rate that a client can be limited to, in bytes per second: a leaf in 16 s, before either
+/// end takes the stream for stalled.
+pub const RATE_BYTES_MIN: u64 = 4 << 10;
+
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);

@@ -184,5 +184,10 @@ fn describe(name: &[u8], error: &ClientError) -> (String, Exit) {
         ClientError::Local { .. } => error.to_string(),
         error => format!("{}: {error}", printable(name)),
     };
-    (printable(text.as_bytes()), Exit::of(error))
+    let exit = match error {
+        // It was found in a folder, not typed.
+        ClientError::Path(_) => Exit::Failed,
+        error => Exit::of(error),
+    };
+    (printable(text.as_bytes()), exit)
 }

@@ -23,6 +23,9 @@ use crate::{
     wire::{Mtime, RemotePath},
 };
 
+/// What the names of partials begin with: a file of such a name would be taken for one.
+pub(super) const OWN_PREFIX: &[u8] = b".tow-";
+
 /// A file to be received.
 #[derive(Debug)]
 pub(super) struct GetFile {
@@ -132,8 +135,8 @@ impl RemoteWalk {
         // One name, and one that the store takes: `list_page` has seen to slashes and dots.
         let name = RemotePath::new(&entry.name)?;
         let what = || level.folder.shown.join(os(&entry.name)).display().to_string();
-        if name.as_bytes() != entry.name {
-            let error = StoreError::WrongKind("it is not a name");
+        if name.as_bytes() != entry.name || entry.name.starts_with(OWN_PREFIX) {
+            let error = StoreError::WrongKind("no file may come with this name");
             return Err(ClientError::Local { what: what(), error });
         }
         if entry.kind == 'd' {
