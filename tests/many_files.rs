@@ -406,7 +406,10 @@ fn flags_that_make_no_sense_are_refused() {
 
 /// Lists `entries` in its one folder, and sends four bytes for whatever is asked for.
 fn lie(peer: &mut Raw, list: impl Fn(&str, &str) -> String) {
-    let say = |peer: &Raw, bytes: &[u8]| (&*peer.stream()).write_all(bytes).is_ok();
+    let say = |peer: &Raw, bytes: &[u8]| {
+        let mut stream = peer.stream();
+        stream.write_all(bytes).is_ok()
+    };
     say(peer, b"220 tow/1 digests=md5-tree,md5 login=none\n");
     while let Ok(Some(line)) = peer.try_line(PATIENCE) {
         let words: Vec<&str> = line.split(' ').filter(|it| !it.starts_with("sum=")).collect();

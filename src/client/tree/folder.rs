@@ -51,8 +51,13 @@ impl Folder {
                 error: store_error(doing, errno),
             }
         };
-        let made = make_dir(CWD, path.as_os_str().as_encoded_bytes());
-        made.map_err(error("making the folder"))?;
+        let is_new = make_dir(CWD, path.as_os_str().as_encoded_bytes());
+        if is_new.map_err(error("making the folder"))? {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent =
+                openat(CWD, parent.unwrap_or_else(|| Path::new(".")), DIRECTORY, Mode::empty());
+            parent.and_then(fsync).map_err(error("syncing the folder above"))?;
+        }
         let dir = openat(CWD, path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
         let dir = dir.map_err(error("opening"))?;
         Ok(Arc::new(Self { dir, shown: path.to_owned(), mtime, problems, _parent: None }))
@@ -115,9 +120,11 @@ impl Drop for Folder {
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-fn make_dir(dir: impl AsFd, name: &[u8]) -> Result<(), Errno> {
+/// Makes a directory unless there is something of its name; says whether it did.
+fn make_dir(dir: impl AsFd, name: &[u8]) -> Result<bool, Errno> {
     match mkdirat(dir, name, Mode::from_raw_mode(0o777)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
         Err(errno) => Err(errno),
     }
 }
