@@ -293,8 +293,44 @@ pub const DIGESTS_FILES_MAX: usize = 4096;
 
 /// Files of digests beside a root, in bytes: those of 4 TiB.
 pub const DIGESTS_FOLDER_BYTES_MAX: u64 = 16 << 20;
+/// Folders within one another that a client goes into, on either side: whoever has more of them has
+/// a loop.
+pub const TREE_DEPTH_MAX: usize = 256;
+
+/// Names that a client has in memory while it walks a tree, to sort them: some 20 MiB of long ones.
+pub const TREE_NAMES_MAX: usize = 65_536;
+
+/// A file of a tree that goes over the line whole, and together with others. One that is cut begins
+/// anew: it is less than what one pause costs.
+pub const SMALL_FILE_BYTES: u64 = 256 << 10;
+
+/// Downloads of small files that a client asks for ahead.
+pub const GETS_AHEAD_MAX: usize = 128;
+
+/// Bytes of lines that a client sends ahead: half of what a server keeps behind a stream.
+pub const AHEAD_BYTES_MAX: usize = PENDING_INPUT_BYTES_MAX / 2;
+
+/// Small files that a client makes durable together.
+pub const GROUP_FILES_MAX: usize = 128;
+
+/// Bytes of small files that a client makes durable together.
+pub const GROUP_BYTES_MAX: usize = 2 << 20;
+
+/// For how long small files wait for others to be made durable with.
+pub const GROUP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often one file of a tree is tried before it is passed over, where the line itself is whole.
+pub const FILE_TRIES_MAX: u32 = 3;
+
+/// Connections that a client opens at most for one command.
+pub const JOBS_MAX: usize = 32;
+
+/// The lowest rate that a client can be limited to, in bytes per second: a leaf in 16 s, before either
+/// end takes the stream for stalled.
+pub const RATE_BYTES_MIN: u64 = 4 << 10;
 
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);
 const _: () = assert!(LISTING_BYTES_MAX + 3 * NAME_BYTES_MAX + 256 < PENDING_OUTPUT_BYTES_MAX);
+const _: () = assert!(AHEAD_BYTES_MAX > LINE_BYTES_MAX);

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Pages without a name, one after the other, after which a listing is given up.
-const EMPTY_PAGES_MAX: u32 = 1000;
+pub(super) const EMPTY_PAGES_MAX: u32 = 1000;
 
 /// One name on the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -326,7 +326,7 @@ impl Client {
 }
 
 /// Reads one page of a listing, and where the next one starts.
-fn list_page(
+pub(super) fn list_page(
     line: &mut Line,
     path: &RemotePath,
     from: u64,

@@ -31,14 +31,25 @@ impl Client {
         local: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
-        let what = || local.display().to_string();
-        let local_error = |error| ClientError::Local { what: what(), error };
+        let local_error = |error| ClientError::Local { what: local.display().to_string(), error };
         let name = local.file_name().ok_or(StoreError::WrongKind("it has no file name"));
         let name = name.map_err(local_error)?;
         let name = RemotePath::new(std::os::unix::ffi::OsStrExt::as_bytes(name))?;
         let dir = local.parent().filter(|dir| !dir.as_os_str().is_empty());
         let root = Root::plain(dir.unwrap_or_else(|| Path::new("."))).map_err(local_error)?;
-        let root = Arc::new(root);
+        self.get_beneath(remote, &Arc::new(root), &name, local, observer)
+    }
+
+    /// As [`Client::get`], into a folder that is open. `local` is only how it is called.
+    pub(super) fn get_beneath(
+        &self,
+        remote: &RemotePath,
+        root: &Arc<Root>,
+        name: &RemotePath,
+        local: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Transferred, ClientError> {
+        let what = || local.display().to_string();
         let syncing = Worker::spawn(|| ())
             .map_err(|error| ClientError::Output { what: "starting a thread", error })?;
         let mut totals = Totals::default();
@@ -46,7 +57,7 @@ impl Client {
             let open = |offer: &Offer| {
                 let (size, mtime, tag) = (offer.size, offer.mtime, offer.tag.clone());
                 let upload = Upload { path: name.clone(), size, mtime, tag, replace: true };
-                let opened = Partial::open(&root, Place::Beside, upload, false);
+                let opened = Partial::open(root, Place::Beside, upload, false);
                 match opened.map_err(|error| ClientError::Local { what: what(), error })? {
                     Opened::Partial(partial, progress, _) => {
                         let checkpoints = Checkpoints::new(&syncing);
@@ -145,17 +156,17 @@ struct Attempt<'a> {
 }
 
 /// Whether the stream moves: a byte now and then buys a server no time.
-struct Pace {
+pub(super) struct Pace {
     leaves: u64,
     since: Instant,
 }
 
 impl Pace {
-    fn new(moved: u64) -> Self {
+    pub(super) fn new(moved: u64) -> Self {
         Self { leaves: moved / LEAF_BYTES, since: Instant::now() }
     }
 
-    fn look(&mut self, moved: u64) -> Result<(), ClientError> {
+    pub(super) fn look(&mut self, moved: u64) -> Result<(), ClientError> {
         if moved / LEAF_BYTES > self.leaves {
             *self = Self::new(moved);
         } else if self.since.elapsed() > STALL_DEADLINE {

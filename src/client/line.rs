@@ -14,7 +14,7 @@ use rustix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Client, ClientError, Stop};
+use super::{Client, ClientError, Options, RateLimit, Stop};
 use crate::{
     limits::{KEPT_LINE_MAX, LINE_BYTES_MAX},
     wire::{Code, Command, Greeting, Reply, VERSION, next_line},
@@ -33,6 +33,7 @@ pub(super) struct Line {
     input: Vec<u8>,
     searched: usize,
     timeout: Duration,
+    limit: Option<RateLimit>,
     stop: Stop,
     idle_since: Instant,
 }
@@ -56,6 +57,15 @@ impl Client {
         Ok(line)
     }
 
+    /// The connection in `line`, made if there is none.
+    pub(super) fn open<'l>(&self, line: &'l mut Option<Line>) -> Result<&'l mut Line, ClientError> {
+        let open = match line.take() {
+            Some(open) => open,
+            None => self.line()?,
+        };
+        Ok(line.insert(open))
+    }
+
     /// Keeps a connection on which nothing is awaited for the next command.
     pub(super) fn keep(&self, mut line: Line) {
         line.idle_since = Instant::now();
@@ -72,7 +82,7 @@ impl Client {
         for candidate in found {
             let options = &self.options;
             match connect(candidate, options.timeout, &options.stop) {
-                Ok(socket) => return Line::greeted(socket, options.timeout, options.stop.clone()),
+                Ok(socket) => return Line::greeted(socket, options),
                 Err(ClientError::Broken(reason)) => {
                     last = format!("can't connect to {address}: {reason}");
                 }
@@ -144,13 +154,16 @@ impl Ready {
 
 impl Line {
     /// Reads the greeting and checks that the server speaks our language.
-    fn greeted(
-        socket: TcpStream,
-        timeout: Duration,
-        stop: Stop,
-    ) -> Result<(Self, Greeting), ClientError> {
-        let (input, idle_since) = (Vec::new(), Instant::now());
-        let mut line = Self { socket, input, searched: 0, timeout, stop, idle_since };
+    fn greeted(socket: TcpStream, options: &Options) -> Result<(Self, Greeting), ClientError> {
+        let mut line = Self {
+            socket,
+            input: Vec::new(),
+            searched: 0,
+            timeout: options.timeout,
+            limit: options.limit.clone(),
+            stop: options.stop.clone(),
+            idle_since: Instant::now(),
+        };
         let greeting = line.read_reply().map_err(|error| match error {
             ClientError::Broken(reason) => {
                 ClientError::Broken(format!("no greeting of a tow server: {reason}"))
@@ -199,8 +212,26 @@ impl Line {
         Ok(())
     }
 
-    /// Sends what the line takes at once; returns how many bytes that were.
+    /// Sends what the line takes at once, and the limit allows by then; returns how many bytes that
+    /// were.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ClientError> {
+        let Some(limit) = self.limit.clone() else {
+            return self.write_now(slices);
+        };
+        limit.wait(&self.stop)?;
+        let mut left = limit.step_bytes();
+        let cut = slices.iter().map(|slice| {
+            let take = slice.len().min(left);
+            left -= take;
+            IoSlice::new(slice.get(..take).unwrap_or_default())
+        });
+        let cut: Vec<IoSlice<'_>> = cut.collect();
+        let written = self.write_now(&cut)?;
+        limit.charge(written);
+        Ok(written)
+    }
+
+    fn write_now(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ClientError> {
         loop {
             match self.socket.write_vectored(slices) {
                 Ok(0) => return Err(ClientError::Broken("the line takes nothing".to_owned())),
@@ -296,11 +327,23 @@ impl Line {
     /// Fills the buffer from the line behind the bytes that it has; waits for at least one if it
     /// has none.
     fn receive_behind(&mut self, mut have: usize, buffer: &mut [u8]) -> Result<usize, ClientError> {
+        let step = self.limit.as_ref().map_or(usize::MAX, RateLimit::step_bytes);
         while let Some(room) = buffer.get_mut(have..).filter(|room| !room.is_empty()) {
-            match self.socket.read(room) {
+            if let Some(limit) = &self.limit {
+                limit.wait(&self.stop)?;
+            }
+            let allowed = room.len().min(step);
+            match self.socket.read(room.get_mut(..allowed).unwrap_or_default()) {
                 Ok(0) if have > 0 => break,
                 Ok(0) => return Err(ClientError::Broken("the server closed the line".to_owned())),
-                Ok(bytes) => have += bytes,
+                Ok(bytes) => {
+                    have += bytes;
+                    if let Some(limit) = &self.limit {
+                        limit.charge(bytes);
+                        // The next step has to wait: what came is worked on meanwhile.
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && have > 0 => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait_for(PollFlags::IN)?;

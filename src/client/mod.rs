@@ -21,8 +21,10 @@ mod line;
 mod login;
 mod pipe;
 mod put;
+mod rate;
 mod retry;
 mod run;
+mod tree;
 mod url;
 
 use std::{
@@ -36,8 +38,10 @@ use std::{
 pub use commands::{ActionInfo, Entry, Ping, QuotaInfo, Whoami};
 pub use error::ClientError;
 pub use login::{Credentials, Welcome};
+pub use rate::RateLimit;
 pub use retry::Backoff;
 pub use run::Ended;
+pub use tree::{Skipped, TreeDone, TreeEvent, TreeObserver, TreeOptions};
 pub use url::{DEFAULT_PORT, Url, UrlError};
 
 use line::Line;
@@ -86,6 +90,8 @@ pub struct Options {
     pub backoff_max: Duration,
     /// Who logs in; nobody in particular without it.
     pub login: Option<Arc<Credentials>>,
+    /// How fast bytes may move, over all connections.
+    pub limit: Option<RateLimit>,
     /// Set from outside to stop.
     pub stop: Stop,
 }
@@ -99,6 +105,7 @@ impl Default for Options {
             backoff_min: BACKOFF_MIN,
             backoff_max: BACKOFF_MAX,
             login: None,
+            limit: None,
             stop: Stop::default(),
         }
     }

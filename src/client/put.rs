@@ -24,10 +24,21 @@ impl Client {
         remote: &RemotePath,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
+        self.put_opened(|| Source::open_local(local), local, remote, observer)
+    }
+
+    /// As [`Client::put`], of a file that `open` opens. `local` is only how it is called.
+    pub(super) fn put_opened(
+        &self,
+        open: impl Fn() -> Result<Source, StoreError>,
+        local: &Path,
+        remote: &RemotePath,
+        observer: &mut dyn Observer,
+    ) -> Result<Transferred, ClientError> {
         let mut totals = Totals::default();
         let (done, breaks) = self.retry(observer, |observer, gain| {
             observer.event(Event::Connecting);
-            let source = Source::open_local(local).map_err(|error| local_error(local, error))?;
+            let source = open().map_err(|error| local_error(local, error))?;
             let line = self.line()?;
             let mut attempt = Attempt {
                 client: self,

@@ -2,9 +2,10 @@
 
 use std::{borrow::Cow, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use towpath::{
-    client::{Credentials, Options, Stop, Url, UrlError},
+    client::{Credentials, Options, RateLimit, Stop, Url, UrlError},
+    limits::{JOBS_MAX, RATE_BYTES_MIN},
     wire::DigestChoice,
 };
 
@@ -49,6 +50,11 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "TIME", default_value = "5m", value_parser = time)]
     give_up: Duration,
 
+    /// Move no more than so many bytes per second, such as 500KiB or 10MiB, both ways together and
+    /// over all connections
+    #[arg(long, global = true, value_name = "RATE", value_parser = bytes_per_s)]
+    limit_rate: Option<u64>,
+
     /// No progress, no summary: only errors
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -77,16 +83,23 @@ pub(crate) enum Mechanism {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Action {
-    /// Upload files; the same command continues an upload that was interrupted
+    /// Upload; the same command continues an upload that was interrupted
     Put {
-        /// Local files
+        #[command(flatten)]
+        tree: Tree,
+        /// Follow local links; without it they are passed over
+        #[arg(short = 'L', long, requires = "recursive")]
+        follow: bool,
+        /// Local files; folders as well with -r
         #[arg(required = true, value_name = "FILE")]
         files: Vec<OsString>,
         /// Where to: a file, or a folder that is there, as tow://HOST[:PORT]/PATH
         url: Url,
     },
-    /// Download a file; the same command continues a download that was interrupted
+    /// Download; the same command continues a download that was interrupted
     Get {
+        #[command(flatten)]
+        tree: Tree,
         /// What, as tow://HOST[:PORT]/PATH
         url: Url,
         /// Where to: a file, a folder, or - for stdout [default: the same name, here]
@@ -189,6 +202,18 @@ pub(crate) enum Action {
     },
 }
 
+/// Whole folders.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Tree {
+    /// Folders, with all that is in them
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// Connections, among which the files are shared out
+    #[arg(short, long, value_name = "N", default_value = "1", requires = "recursive",
+          value_parser = jobs)]
+    pub(crate) jobs: usize,
+}
+
 impl Action {
     /// The server that it speaks to.
     pub(crate) const fn url(&self) -> Option<&Url> {
@@ -233,6 +258,7 @@ impl Cli {
             timeout: self.timeout,
             give_up: self.give_up,
             login,
+            limit: self.limit_rate.map(RateLimit::new),
             stop,
             ..Options::default()
         }
@@ -253,6 +279,40 @@ fn time(text: &str) -> Result<Duration, String> {
         return Ok(Duration::from_secs(seconds));
     }
     humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// Bytes per second: a number with KB, KiB, MB, MiB, GB or GiB behind it, or nothing.
+fn bytes_per_s(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 13] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("K", 1 << 10),
+        ("M", 1 << 20),
+        ("G", 1 << 30),
+        ("k", 1 << 10),
+        ("m", 1 << 20),
+        ("g", 1 << 30),
+        ("B", 1),
+    ];
+    let text = text.trim_end_matches("/s");
+    let unit = UNITS.iter().find_map(|&(name, unit)| Some((text.strip_suffix(name)?, unit)));
+    let (number, unit) = unit.unwrap_or((text, 1));
+    let rate = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    let rate = rate.ok_or("a number of bytes per second is needed, such as 10MiB")?;
+    if rate < RATE_BYTES_MIN {
+        return Err(format!("at least {RATE_BYTES_MIN} bytes per second are needed"));
+    }
+    Ok(rate)
+}
+
+/// So many connections.
+fn jobs(text: &str) -> Result<usize, String> {
+    let error = || format!("a number from 1 to {JOBS_MAX} is needed");
+    text.parse().ok().filter(|jobs| (1..=JOBS_MAX).contains(jobs)).ok_or_else(error)
 }
 
 /// A time in which something can happen.
@@ -280,6 +340,23 @@ mod tests {
         assert_eq!(span("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(time("0"), Ok(Duration::ZERO));
         assert!(span("0").is_err() && span("0s").is_err() && span("soon").is_err());
+    }
+
+    #[test]
+    fn rates_have_the_units_that_people_write() {
+        for (text, rate) in [
+            ("4096", 4096),
+            ("500KiB", 500 << 10),
+            ("10MiB", 10 << 20),
+            ("10M/s", 10 << 20),
+            ("1GB", 1_000_000_000),
+            ("8192B", 8192),
+        ] {
+            assert_eq!(bytes_per_s(text), Ok(rate), "{text}");
+        }
+        for text in ["", "0", "1KiB", "-1", "fast", "18446744073709551615K", "MiB"] {
+            assert!(bytes_per_s(text).is_err(), "{text}");
+        }
     }
 
     #[test]

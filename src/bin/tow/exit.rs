@@ -43,6 +43,21 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// How the program ends for an error of the library.
+    pub(crate) const fn of(error: &ClientError) -> Self {
+        match error {
+            ClientError::Refused(_) => Self::Refused,
+            ClientError::Login(_) => Self::Login,
+            ClientError::Verification(_) => Self::Verification,
+            ClientError::GaveUp(_) | ClientError::Broken(_) => Self::GaveUp,
+            ClientError::Interrupted => Self::Interrupted,
+            ClientError::Path(_) => Self::Usage,
+            ClientError::Local { .. } | ClientError::Output { .. } => Self::Failed,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(u8::try_from(exit.code()).unwrap_or(1))
@@ -84,15 +99,7 @@ impl Failure {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Local(_) => Exit::Failed,
-            Self::Client { error, .. } => match error {
-                ClientError::Refused(_) => Exit::Refused,
-                ClientError::Login(_) => Exit::Login,
-                ClientError::Verification(_) => Exit::Verification,
-                ClientError::GaveUp(_) | ClientError::Broken(_) => Exit::GaveUp,
-                ClientError::Interrupted => Exit::Interrupted,
-                ClientError::Path(_) => Exit::Usage,
-                ClientError::Local { .. } | ClientError::Output { .. } => Exit::Failed,
-            },
+            Self::Client { error, .. } => Exit::of(error),
         }
     }
 

@@ -92,7 +92,7 @@ pub(crate) fn put(context: &Context, files: &[OsString], url: &Url) -> Result<Ex
     }
 }
 
-fn put_one(
+pub(crate) fn put_one(
     context: &Context,
     client: &Client,
     file: &OsStr,
@@ -142,7 +142,7 @@ fn put_when_free(
 }
 
 /// Whether the URL names a folder that is there.
-fn is_dir(context: &Context, client: &Client, url: &Url) -> Result<bool, Failure> {
+pub(crate) fn is_dir(context: &Context, client: &Client, url: &Url) -> Result<bool, Failure> {
     match client.stat(&url.path, &mut context.retries(url)) {
         Ok(entry) => Ok(entry.kind == 'd'),
         // Whatever it is, the upload itself will say it better.
@@ -152,7 +152,7 @@ fn is_dir(context: &Context, client: &Client, url: &Url) -> Result<bool, Failure
 }
 
 /// A name in the folder that the URL names.
-fn below(url: &Url, name: &OsStr) -> Result<Url, Failure> {
+pub(crate) fn below(url: &Url, name: &OsStr) -> Result<Url, Failure> {
     let mut bytes = url.path.as_bytes().to_vec();
     bytes.push(b'/');
     bytes.extend_from_slice(name.as_bytes());

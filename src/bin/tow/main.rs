@@ -3,11 +3,13 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts, in which [ ] is no link")]
 
 mod action;
+mod bars;
 mod cli;
 mod demo;
 mod exit;
 mod files;
 mod login;
+mod many;
 mod progress;
 mod shell;
 mod show;
@@ -22,7 +24,7 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
 };
-use towpath::client::Stop;
+use towpath::client::{Stop, TreeOptions};
 
 use crate::{
     cli::{Action, Cli},
@@ -54,8 +56,16 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     let context = files::Context::new(cli.quiet, cli.options(login, stop));
     match &*action {
         Action::Shell { url } => shell::run(&context, url),
-        Action::Put { files, url } => files::put(&context, files, url),
-        Action::Get { url, to } => files::get(&context, url, to.as_deref()),
+        Action::Put { tree, follow, files, url } if tree.recursive => {
+            let options = TreeOptions { jobs: tree.jobs, follow: *follow };
+            many::put(&context, files, url, options)
+        }
+        Action::Put { files, url, .. } => files::put(&context, files, url),
+        Action::Get { tree, url, to } if tree.recursive => {
+            let options = TreeOptions { jobs: tree.jobs, follow: false };
+            many::get(&context, url, to.as_deref(), options)
+        }
+        Action::Get { url, to, .. } => files::get(&context, url, to.as_deref()),
         Action::Ls { long, url } => show::list(&context, url, *long),
         Action::Stat { url } => show::stat(&context, url),
         Action::Md5 { url } => show::md5(&context, url),

@@ -22,7 +22,7 @@ impl Retries {
         Self { name: name.to_owned(), quiet }
     }
 
-    fn broke(&self, reason: &str, pause: Duration) {
+    pub(crate) fn broke(&self, reason: &str, pause: Duration) {
         if !self.quiet {
             let line = format!("{}: {}", self.name, again(reason, pause));
             eprintln!("{}", printable(line.as_bytes()));
@@ -43,7 +43,7 @@ impl Observer for Retries {
     }
 }
 
-fn again(reason: &str, pause: Duration) -> String {
+pub(crate) fn again(reason: &str, pause: Duration) -> String {
     format!("{reason}; trying again in {:.1} s", pause.as_secs_f64())
 }
 
@@ -72,11 +72,15 @@ impl Bar {
         } else {
             ProgressDrawTarget::hidden()
         };
-        let bar = ProgressBar::with_draw_target(None, target);
+        let plain = Retries::new(name, quiet || shown);
+        Self::over(ProgressBar::with_draw_target(None, target), name, plain)
+    }
+
+    /// The one of several bars that `bar` is.
+    pub(crate) fn over(bar: ProgressBar, name: &str, plain: Retries) -> Self {
         set_style(&bar, "{prefix:.bold} {wide_msg}");
         bar.set_prefix(shorten(name));
         let (phase, told) = (Phase::Checking, Instant::now());
-        let plain = Retries::new(name, quiet || shown);
         Self { bar, plain, breaks: 0, bad_segments: 0, already: 0, phase, begun: false, told }
     }
 
@@ -165,7 +169,7 @@ impl Observer for Bar {
     }
 }
 
-fn set_style(bar: &ProgressBar, template: &str) {
+pub(crate) fn set_style(bar: &ProgressBar, template: &str) {
     // A template that is not understood would still show the default bar.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
@@ -210,7 +214,7 @@ pub(crate) fn rate(bytes: u64, took: Duration) -> String {
     format!("{time}, {}/s", HumanBytes(rate))
 }
 
-fn times(count: u32) -> String {
+pub(crate) fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 

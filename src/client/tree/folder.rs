@@ -1,0 +1,149 @@
+//! A local directory that files come into, as an open handle.
+//!
+//! The server says what is in a tree, so nothing that it says may lead out of the chosen directory:
+//! every name is one name, used beneath the handle of its directory, and a link that lies there is
+//! not followed, whoever has put it there.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError},
+};
+
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, fsync, futimens, mkdirat,
+        openat, statat,
+    },
+    io::Errno,
+};
+
+use super::{local::os, shared::Problems};
+use crate::{
+    client::ClientError,
+    store::{Identity, Root, StoreError},
+    wire::Mtime,
+};
+
+/// A directory, open. When the last file that comes into it is there, and it is let go of, it gets its
+/// time and is made durable.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: OwnedFd,
+    pub(super) shown: PathBuf,
+    mtime: Option<Mtime>,
+    problems: Arc<Problems>,
+    /// Changes when this one is made, so it comes to its end later.
+    _parent: Option<Arc<Self>>,
+}
+
+impl Folder {
+    /// The one that was chosen: made if it is absent. Links on the way to it are those of the user,
+    /// but one in its own place is not followed.
+    pub(super) fn top(
+        path: &Path,
+        mtime: Option<Mtime>,
+        problems: Arc<Problems>,
+    ) -> Result<Arc<Self>, ClientError> {
+        let error = |doing| {
+            move |errno| ClientError::Local {
+                what: path.display().to_string(),
+                error: store_error(doing, errno),
+            }
+        };
+        let is_new = make_dir(CWD, path.as_os_str().as_encoded_bytes());
+        if is_new.map_err(error("making the folder"))? {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent =
+                openat(CWD, parent.unwrap_or_else(|| Path::new(".")), DIRECTORY, Mode::empty());
+            parent.and_then(fsync).map_err(error("syncing the folder above"))?;
+        }
+        let dir = openat(CWD, path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+        let dir = dir.map_err(error("opening"))?;
+        Ok(Arc::new(Self { dir, shown: path.to_owned(), mtime, problems, _parent: None }))
+    }
+
+    /// A directory in it: made if it is absent.
+    pub(super) fn below(
+        self: &Arc<Self>,
+        name: &[u8],
+        mtime: Option<Mtime>,
+    ) -> Result<Arc<Self>, StoreError> {
+        make_dir(&self.dir, name).map_err(|errno| store_error("making the folder", errno))?;
+        let opened = openat(&self.dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+        let dir = opened.map_err(|errno| match errno {
+            Errno::LOOP | Errno::NOTDIR => {
+                StoreError::WrongKind("something that is no folder has this name")
+            }
+            errno => store_error("opening", errno),
+        })?;
+        let problems = Arc::clone(&self.problems);
+        let (shown, _parent) = (self.shown.join(os(name)), Some(Arc::clone(self)));
+        Ok(Arc::new(Self { dir, shown, mtime, problems, _parent }))
+    }
+
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The same directory for the store.
+    pub(super) fn root(&self) -> Result<Root, StoreError> {
+        // The very directory that is open, whatever has its name now.
+        Root::plain(Path::new(&format!("/proc/self/fd/{}", self.dir.as_raw_fd())))
+    }
+
+    /// Whether a regular file of this size and time has the name.
+    pub(super) fn has(&self, name: &[u8], size: u64, mtime: Mtime) -> bool {
+        statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+            let identity = Identity::of(&stat);
+            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+                && (identity.size, identity.mtime) == (size, mtime)
+        })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Some(mtime) = self.mtime {
+            // A time is not worth a failure: the files are there.
+            let _ = futimens(&self.dir, &timestamps(mtime));
+        }
+        if let Err(errno) = fsync(&self.dir) {
+            let error = ClientError::Local {
+                what: self.shown.display().to_string(),
+                error: store_error("syncing the folder", errno),
+            };
+            self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+        }
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Makes a directory unless there is something of its name; says whether it did.
+fn make_dir(dir: impl AsFd, name: &[u8]) -> Result<bool, Errno> {
+    match mkdirat(dir, name, Mode::from_raw_mode(0o777)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+pub(super) fn timestamps(mtime: Mtime) -> Timestamps {
+    let time = Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Sorts an error of the system by culprit.
+pub(super) fn store_error(doing: &'static str, errno: Errno) -> StoreError {
+    match errno {
+        Errno::NOENT => StoreError::NotFound,
+        Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ROFS => StoreError::Denied,
+        Errno::NXIO | Errno::NODEV => StoreError::WrongKind("not a regular file"),
+        Errno::NOTDIR => StoreError::WrongKind("not a directory"),
+        Errno::ISDIR => StoreError::WrongKind("it is a directory"),
+        Errno::NOSPC | Errno::DQUOT => StoreError::NoSpace(errno.to_string()),
+        Errno::NAMETOOLONG => StoreError::NameTooLong,
+        errno => StoreError::Io { doing, errno },
+    }
+}

@@ -1,0 +1,190 @@
+//! Trees: many files over one line, or over a few.
+//!
+//! A [`Queue`](queue::Queue) walks the tree as slowly as its files go over the lines. Each worker has a
+//! line of its own and takes from the queue what it can do next. Small files go ahead of one
+//! another's answers, large ones one by one as [`Client::get`] and [`Client::put`] have them.
+
+mod folder;
+mod get;
+mod group;
+mod local;
+mod put;
+mod queue;
+mod remote;
+mod shared;
+mod small;
+
+use std::{path::Path, sync::Arc, thread};
+
+use self::{
+    folder::Folder, get::GetWorker, group::Committers, local::LocalWalk, put::PutWorker,
+    queue::Queue, remote::RemoteWalk, shared::Shared,
+};
+use super::{Client, ClientError, Event};
+use crate::{
+    limits::JOBS_MAX,
+    wire::{Mtime, RemotePath},
+};
+
+/// How a tree is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeOptions {
+    /// Connections, from 1 to [`JOBS_MAX`].
+    pub jobs: usize,
+    /// Whether local links are followed when they are sent; otherwise they are passed over.
+    pub follow: bool,
+}
+
+impl Default for TreeOptions {
+    fn default() -> Self {
+        Self { jobs: 1, follow: false }
+    }
+}
+
+/// What is in a tree, and is not moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skipped {
+    /// A symbolic link.
+    Link,
+    /// A pipe, a socket, a device.
+    Special,
+}
+
+/// What happens while a tree is moved. Names are paths below the tree, of any bytes.
+#[derive(Debug)]
+pub enum TreeEvent<'a> {
+    /// One more file was found, of so many bytes.
+    Found {
+        /// In bytes.
+        size: u64,
+    },
+    /// A large file begins on this connection.
+    Begin {
+        /// Which.
+        name: &'a [u8],
+    },
+    /// Something happened to the large file that has begun, or to the line.
+    Of(Event<'a>),
+    /// A file is there.
+    Done {
+        /// Which.
+        name: &'a [u8],
+        /// Its size in bytes.
+        size: u64,
+        /// Whether it had to be moved.
+        moved: bool,
+    },
+    /// A file, or a whole folder, is not there, for this reason.
+    Failed {
+        /// Which.
+        name: &'a [u8],
+        /// Why.
+        error: &'a ClientError,
+    },
+}
+
+/// Is told what happens, from the threads of all connections.
+pub trait TreeObserver: Sync {
+    /// Something happened on the connection of this number, counted from 0.
+    fn event(&self, job: usize, event: TreeEvent<'_>);
+}
+
+/// Watches nothing.
+impl TreeObserver for () {
+    fn event(&self, _: usize, _: TreeEvent<'_>) {}
+}
+
+/// What became of a tree.
+#[derive(Debug, Default)]
+pub struct TreeDone {
+    /// Files that were moved.
+    pub moved_files: u64,
+    /// Data bytes that were moved, those that went again counted again.
+    pub moved_bytes: u64,
+    /// Files that were there already.
+    pub there_files: u64,
+    /// Their bytes.
+    pub there_bytes: u64,
+    /// Links that were passed over.
+    pub links: u64,
+    /// Pipes, sockets and devices that were passed over.
+    pub specials: u64,
+    /// Files and folders that failed.
+    pub failed: u64,
+    /// How often a line broke and was made anew.
+    pub breaks: u32,
+    /// Why it ended before its end, if it did.
+    pub ended: Option<ClientError>,
+}
+
+impl Client {
+    /// Puts a directory onto the server, as the directory `remote`, which is made if it is absent; the
+    /// directory that holds it has to be there. Modification times of files are kept, those of
+    /// directories can't be set there. A file that fails does not hold up the others.
+    pub fn put_tree(
+        &self,
+        local: &Path,
+        remote: &RemotePath,
+        options: TreeOptions,
+        observer: &dyn TreeObserver,
+    ) -> TreeDone {
+        let shared = Shared::new(observer);
+        match LocalWalk::new(local, remote, options.follow) {
+            Ok(walk) => {
+                let queue = Queue::new(walk);
+                self.run_jobs(options, &shared, |job| {
+                    PutWorker::new(self, &queue, &shared, job).run()
+                });
+            }
+            Err(error) => shared.failed(0, b"", &error),
+        }
+        shared.finish()
+    }
+
+    /// Gets the directory `remote` as the directory `local`, which is made if it is absent. Times
+    /// are kept. Nothing is written but below `local`, and no link within it is followed.
+    /// A local file of the same size and time is taken for the same. A file that fails does not hold
+    /// up the others.
+    pub fn get_tree(
+        &self,
+        remote: &RemotePath,
+        local: &Path,
+        mtime: Option<Mtime>,
+        options: TreeOptions,
+        observer: &dyn TreeObserver,
+    ) -> TreeDone {
+        let shared = Shared::new(observer);
+        match Folder::top(local, mtime, Arc::clone(&shared.problems)) {
+            Ok(folder) => {
+                let queue = Queue::new(RemoteWalk::new(remote.clone(), folder));
+                thread::scope(|scope| {
+                    let committers = Committers::start(scope, &shared);
+                    self.run_jobs(options, &shared, |job| {
+                        GetWorker::new(self, &queue, &shared, committers.group(job), job).run()
+                    });
+                });
+            }
+            Err(error) => shared.failed(0, b"", &error),
+        }
+        shared.finish()
+    }
+
+    fn run_jobs(
+        &self,
+        options: TreeOptions,
+        shared: &Shared<'_>,
+        run: impl Fn(usize) -> Result<(), ClientError> + Sync,
+    ) {
+        let run = |job| {
+            if let Err(error) = run(job) {
+                shared.end(error);
+            }
+        };
+        thread::scope(|scope| {
+            for job in 1..options.jobs.clamp(1, JOBS_MAX) {
+                scope.spawn(move || run(job));
+            }
+            run(0);
+        });
+    }
+}
