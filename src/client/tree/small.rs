@@ -36,7 +36,7 @@ pub(super) fn stream(content: &[u8], digest: DigestChoice, engine: &Engine) -> O
         let mut jobs = Vec::new();
         outgoing.read_to_send(read, start..start + read.length, &mut jobs);
         run_jobs(engine, &mut jobs, content);
-        outgoing.hashed(jobs.into_iter(), engine);
+        outgoing.hashed(jobs.into_iter());
         outgoing.follow_md5(read.offset, payload);
         frames.extend(outgoing.data_header(payload.len())?.to_bytes());
         frames.extend_from_slice(payload);
@@ -73,7 +73,7 @@ pub(super) fn receive(
         let (mut pieces, mut jobs): (Vec<Piece>, Vec<LeafJob>) = (Vec::new(), Vec::new());
         let taken = incoming.parse(input, &mut pieces, &mut jobs)?;
         run_jobs(engine, &mut jobs, input);
-        incoming.hashed(jobs.into_iter(), engine);
+        incoming.hashed(jobs.into_iter());
         let mut ended = None;
         for piece in pieces {
             match piece {
@@ -126,7 +126,7 @@ mod tests {
                 let taken = incoming.parse(&stream.frames, &mut pieces, &mut jobs).unwrap();
                 assert_eq!(taken, stream.frames.len());
                 run_jobs(&engine, &mut jobs, &stream.frames);
-                incoming.hashed(jobs.into_iter(), &engine);
+                incoming.hashed(jobs.into_iter());
                 let mut last = None;
                 for piece in pieces {
                     match piece {
