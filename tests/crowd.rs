@@ -120,7 +120,7 @@ fn sixty_four_clients_both_ways_beside_slow_and_silent_ones_are_all_right() {
 
 #[test]
 fn two_thousand_idle_connections_are_greeted_and_served_in_the_end() {
-    let towd = Towd::start([""; 0]);
+    let towd = Towd::start(["--max-per-address", "3000"]);
     let before = resident_bytes(towd.pid());
     // All connect before the first is looked at: a burst.
     let mut idle: Vec<Raw> = (0..2000)

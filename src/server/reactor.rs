@@ -38,7 +38,7 @@ use super::{
     homes::Homes,
     listen::listen,
     rates::Rates,
-    report::{log_report, log_run},
+    report::{log_reply, log_report, log_run},
     settings::Settings,
     timers::Timers,
     writers::{PartialId, Writers},
@@ -376,7 +376,7 @@ impl Reactor {
             };
             match action {
                 Action::Reply(reply) => {
-                    log::debug!("{}: {reply}", connection.peer);
+                    log_reply(connection.peer, &reply);
                     connection.push_reply(&reply);
                 }
                 Action::Start(id, job) => self.start(token, id, job, now),
@@ -479,9 +479,10 @@ impl Reactor {
         }
         if now >= self.expire_at {
             self.expire_at = now + EXPIRE_INTERVAL;
-            let accounts = self.users.as_ref().map(|users| users.accounts());
+            let users = self.users.clone();
             let (homes, settings) = (Arc::clone(&self.homes), Arc::clone(&self.settings));
             self.disk.submit(Ticket::Nobody, move || {
+                let accounts = users.map(|users| users.accounts());
                 Done::Expiring(homes.expire(&settings, accounts.as_deref()))
             });
         }

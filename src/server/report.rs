@@ -1,12 +1,23 @@
 //! The log's line for each transfer.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use super::{connection::Connection, disk::Held};
 use crate::{
     digest::Md5Digest,
     session::{Direction, Report, Verdict},
+    wire::Reply,
 };
+
+/// A reply, for whoever looks closely. Messages of a login stay out of the log: with them,
+/// passwords can be tried at leisure.
+pub(super) fn log_reply(peer: SocketAddr, reply: &Reply) {
+    if reply.field("data").is_some() {
+        log::debug!("{peer}: {:03} data=(left out)", reply.code.number());
+    } else {
+        log::debug!("{peer}: {reply}");
+    }
+}
 
 /// One line for each transfer.
 pub(super) fn log_report(connection: &Connection, report: &Report, now: Instant) {

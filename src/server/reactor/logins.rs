@@ -1,12 +1,12 @@
 //! Logins as the reactor sees them: jobs that need more than a home, and what comes of them.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use mio::Token;
 
 use super::{Reactor, enqueue, find};
 use crate::{
-    auth::{Account, Accounts},
+    auth::{Account, Accounts, UserName},
     limits::USERS_INTERVAL,
     server::{
         connection::Connection,
@@ -169,6 +169,8 @@ impl Reactor {
     /// The user file has changed: who is locked or gone goes, the others get their new rights.
     pub(super) fn take_accounts(&mut self, accounts: &Accounts, now: Instant) {
         self.greeting = Arc::new(gate::greeting(&self.settings.access, Some(accounts)));
+        let by_name: HashMap<&UserName, &Arc<Account>> =
+            accounts.iter().map(|account| (&account.name, account)).collect();
         let tokens: Vec<Token> = self.connections.iter().map(|(_, it)| it.token).collect();
         for token in tokens {
             let Some(connection) = find(&mut self.connections, token) else { continue };
@@ -177,7 +179,8 @@ impl Reactor {
                 continue;
             }
             let had_quota = has_quota(account);
-            let account = accounts.get(&account.name).filter(|account| !account.locked).cloned();
+            let account = by_name.get(&account.name).filter(|account| !account.locked);
+            let account = account.map(|account| Arc::clone(account));
             let rate = account.as_ref().and_then(|account| account.max_rate);
             connection.user.iter().for_each(|user| self.rates.limit_user(user, rate, now));
             let ledger = connection.home.as_ref().and_then(|home| home.ledger());
