@@ -112,7 +112,7 @@ impl From<RegistrationMode> for Registration {
     }
 }
 
-/// `[registration]`.
+/// The table `registration`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RegistrationConfig {
@@ -127,7 +127,7 @@ pub struct RegistrationConfig {
     pub quota_files: Option<Count>,
 }
 
-/// `[sandbox]`.
+/// The table `sandbox`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct SandboxConfig {
