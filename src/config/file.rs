@@ -114,7 +114,7 @@ impl From<RegistrationMode> for Registration {
     }
 }
 
-/// `[registration]`.
+/// The table `registration`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RegistrationConfig {
@@ -129,7 +129,7 @@ pub struct RegistrationConfig {
     pub quota_files: Option<Count>,
 }
 
-/// `[sandbox]`.
+/// The table `sandbox`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct SandboxConfig {
