@@ -38,7 +38,11 @@ fn host(n: u8) -> IpAddr {
 
 /// Waits until a login is taken: a slot is given back when the server sees that somebody has left.
 fn gets_in(addr: SocketAddr, user: &str) -> bool {
-    wait_until(PATIENCE, || log_in_with(&mut greeted(addr), user, PASSWORD).starts_with("230 "))
+    wait_until(PATIENCE, || {
+        let mut peer = Raw::connect(addr);
+        peer.read_line().starts_with("220 ")
+            && log_in_with(&mut peer, user, PASSWORD).starts_with("230 ")
+    })
 }
 
 #[test]
