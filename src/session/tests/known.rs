@@ -246,8 +246,8 @@ fn whoever_finds_other_bytes_has_what_is_known_forgotten() {
 
 #[test]
 fn digests_that_are_told_buy_a_slow_receiver_time() {
-    let size = 10_000 * SEGMENT_BYTES;
-    let segments = Some(vec![Md5Digest::of(b""); 10_000].into());
+    let size = 12_000 * SEGMENT_BYTES;
+    let segments = Some(vec![Md5Digest::of(b""); 12_000].into());
     let mut scenario = Scenario::new();
     scenario.line("get /f").done(knowing(size, FileDigests { segments, md5: None }));
     scenario.line(&format!("000 offset={size} tag=t"));

@@ -169,8 +169,9 @@ fn a_file_that_changed_a_moment_ago_or_meanwhile_is_not_remembered() {
     let source = store.settled("f");
     fs::write(store.at("f"), bytes(2, SIZE)).unwrap();
     store.root.remember(&source, some_digests(1, 2)).unwrap();
-    assert_eq!(store.digests("f"), nothing());
     assert_eq!(store.digest_files(), [""; 0].map(PathBuf::from));
+    assert_eq!(store.root.digests_of(&source), nothing());
+    assert_eq!(store.digests("f"), nothing());
 }
 
 #[test]
@@ -224,6 +225,10 @@ fn a_file_of_digests_with_any_bit_flipped_or_any_byte_missing_is_ignored_and_rem
     }
     look(&[&whole[..], b"x"].concat(), &"longer");
     look(&vec![0; usize::try_from(DIGESTS_FILE_BYTES_MAX).unwrap() + 1], &"long");
+    // No memory is taken for it.
+    fs::File::create(&file).unwrap().set_len(1 << 46).unwrap();
+    assert_eq!(store.restarted().root.digests_of(&source), nothing());
+    assert!(!file.exists());
     fs::write(&file, &whole).unwrap();
     assert_eq!(store.restarted().root.digests_of(&source), digests);
 }
@@ -233,7 +238,7 @@ fn a_right_check_over_the_wrong_number_of_digests_is_ignored() {
     let (store, source) = Store::with_digests(&some_digests(1, 2));
     let file = store.digest_files().remove(0);
     let whole = fs::read(&file).unwrap();
-    let head = whole.iter().rposition(|&byte| byte == b'\n').unwrap() + 1;
+    let head = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
     for (has, length) in [(0, 0), (1, 16), (2, 32), (3, 48)] {
         for (has, length, good) in [
             (has, length, true),
@@ -339,6 +344,7 @@ fn a_disk_that_takes_nothing_leaves_what_is_in_memory() {
         let keep = || store.root.keep(&made_up(1), some_digests(1, 2));
         let (kept, struck) = hook::with_fault(fault, keep);
         assert!(struck && kept.is_err(), "{at}");
+        assert_eq!(store.digest_files(), [""; 0].map(PathBuf::from), "{at}");
         assert_eq!(store.root.known(&made_up(1)), some_digests(1, 2), "{at}");
         assert_eq!(store.restarted().root.known(&made_up(1)), nothing(), "{at}");
     }
