@@ -93,7 +93,12 @@ impl Session {
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() {
+            // Four actions are more than the rest of a connection that does nothing.
+            self.actions = VecDeque::new();
+        }
+        action
     }
 
     /// What can be taken from the peer.

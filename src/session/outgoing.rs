@@ -313,7 +313,9 @@ impl Outgoing {
     /// Takes back the job of the MD5 of the whole file.
     pub fn md5_followed(&mut self, job: Md5Job) {
         if let Some(md5) = &mut self.md5 {
+            let before = md5.position();
             job.put_back(md5);
+            self.hashed_bytes += md5.position().saturating_sub(before);
         }
     }
 

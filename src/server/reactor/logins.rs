@@ -235,6 +235,7 @@ impl Reactor {
                 }
                 self.settings = Arc::new(settings);
                 self.rates.limit_server(self.settings.max_rate, now);
+                self.root.set_reserve_bytes(self.settings.reserve_bytes);
                 self.users = users.map(Arc::new);
                 let accounts = self.users.as_ref().map(|users| users.accounts());
                 self.greeting =

@@ -18,7 +18,3 @@ use std::time::Instant as Moment;
 fn begin() -> Moment {
     Moment::now()
 }
-#[test]
-fn sizes() {
-    eprintln!("action {} session {} job {} outcome {} work {} state {}", size_of::<super::Action>(), size_of::<super::Session>(), size_of::<super::Job>(), size_of::<super::Outcome>(), size_of::<super::state::Work>(), size_of::<super::state::State>());
-}
