@@ -92,7 +92,7 @@ fn a_user_is_added_listed_locked_unlocked_and_removed() {
     assert!(place.towd(["user", "add", "anna"]).exits(0).stdout.is_empty());
     assert_eq!((mode(&place.users()), mode(&place.root().join(".tow"))), (0o600, 0o700));
     assert!(!fs::read_to_string(place.users()).unwrap().contains(CANARY));
-    let row = ["anna", "rwd", ".", "-", "-", "-", "open", "scram-sha-256"];
+    let row = ["anna", "rwd", "anna", "-", "-", "-", "open", "scram-sha-256"];
     assert_eq!(place.listed("anna").unwrap(), row);
     assert!(place.logs_in("anna", CANARY) && !place.logs_in("anna", "something else"));
 

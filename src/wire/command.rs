@@ -111,7 +111,7 @@ impl fmt::Display for Mtime {
 pub struct PutOffer {
     /// Where it shall appear.
     pub path: RemotePath,
-    /// Its size in bytes, at most [`FILE_BYTES_MAX`].
+    /// Its size in bytes, at most [`FILE_BYTES_MAX`](crate::limits::FILE_BYTES_MAX).
     pub size: u64,
     /// The modification time that it shall have.
     pub mtime: Mtime,
