@@ -10,17 +10,19 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
+    process::Stdio,
     thread,
     time::{Duration, SystemTime},
 };
 
 use rustix::fs::{CWD, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 use support::{
     PATIENCE, Ran, Raw, Rng, TestDir, Towd,
     frames::frames_from,
     fresh_seed,
     proxy::{Cut, Plan, Proxy},
-    random_file, run, run_tow, tow,
+    random_file, run, run_tow, tow, wait_until,
 };
 
 use towpath::wire::encode;
@@ -388,6 +390,27 @@ fn a_rate_that_is_limited_brings_the_right_bytes() {
     put(&limited, &from, &towd.url("")).exits(0);
     get(&limited, &towd.url("from"), &dir.join("got")).exits(0);
     assert_eq!(tree(&dir.join("got")), tree(&from));
+}
+
+#[test]
+fn ctrl_c_stops_all_and_the_same_command_continues() {
+    let (dir, towd) = (TestDir::new(), Towd::start([""; 0]));
+    let from = dir.join("from");
+    for n in 0..100 {
+        write(from.join(format!("{n}")), &[b'a'; 3000]);
+    }
+    let url = towd.url("");
+    let args = ["put", "-r", "-j", "2", "--limit-rate", "50KiB", from.to_str().unwrap(), &url];
+    let child = tow(args).stderr(Stdio::piped()).spawn().unwrap();
+    let some = || fs::read_dir(towd.root().join("from")).is_ok_and(|names| names.count() > 3);
+    assert!(wait_until(PATIENCE, some));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let said = Ran::of(child.wait_with_output().unwrap()).exits(130);
+    said.says(&["interrupted", "what was transferred is kept: the same command continues"]);
+    assert_ne!(tree(&towd.root().join("from")), tree(&from));
+    let again = put(&[], &from, &url).exits(0).says(&[" 0 failed"]);
+    assert!(!again.stderr.contains("; 0 there already"), "{}", again.stderr);
+    assert_eq!(tree(&towd.root().join("from")), tree(&from));
 }
 
 #[test]
