@@ -10,17 +10,19 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
+    process::Stdio,
     thread,
     time::{Duration, SystemTime},
 };
 
 use rustix::fs::{CWD, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 use support::{
     PATIENCE, Ran, Raw, Rng, TestDir, Towd,
     frames::frames_from,
     fresh_seed,
     proxy::{Cut, Plan, Proxy},
-    random_file, run, run_tow, tow,
+    random_file, run, run_tow, tow, wait_until,
 };
 
 use towpath::wire::encode;
@@ -377,17 +379,24 @@ fn one_folder_in_the_place_of_another_is_not_reached_through_a_link() {
 }
 
 #[test]
-fn a_rate_that_is_limited_brings_the_right_bytes() {
+fn ctrl_c_stops_all_and_the_same_command_continues() {
     let (dir, towd) = (TestDir::new(), Towd::start([""; 0]));
     let from = dir.join("from");
-    for n in 0..20 {
-        write(from.join(format!("{n}")), &vec![n; 3000]);
+    for n in 0..100 {
+        write(from.join(format!("{n}")), &[b'a'; 3000]);
     }
-    random_file(from.join("large"), 400_000, 3);
-    let limited = ["-j", "3", "--limit-rate", "2MiB"];
-    put(&limited, &from, &towd.url("")).exits(0);
-    get(&limited, &towd.url("from"), &dir.join("got")).exits(0);
-    assert_eq!(tree(&dir.join("got")), tree(&from));
+    let url = towd.url("");
+    let args = ["put", "-r", "-j", "2", "--limit-rate", "50KiB", from.to_str().unwrap(), &url];
+    let child = tow(args).stderr(Stdio::piped()).spawn().unwrap();
+    let some = || fs::read_dir(towd.root().join("from")).is_ok_and(|names| names.count() > 3);
+    assert!(wait_until(PATIENCE, some));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let said = Ran::of(child.wait_with_output().unwrap()).exits(130);
+    said.says(&["interrupted", "what was transferred is kept: the same command continues"]);
+    assert_ne!(tree(&towd.root().join("from")), tree(&from));
+    let again = put(&[], &from, &url).exits(0).says(&[" 0 failed"]);
+    assert!(!again.stderr.contains("; 0 there already"), "{}", again.stderr);
+    assert_eq!(tree(&towd.root().join("from")), tree(&from));
 }
 
 #[test]
@@ -554,32 +563,4 @@ fn folders_without_end_are_bounded() {
     let addr = liar(|_, _| format!("{}200 entries=1 next=7\n", entry('f', b"f")));
     let said = get(&["--give-up", "0"], &format!("tow://{addr}/x"), &dir.join("round")).exits(3);
     said.says(&["the listing goes in a circle"]);
-}
-
-/// How exact `--limit-rate` is over ten seconds, each way and over several connections. A figure, not
-/// a claim: `cargo test --test many_files -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes half a minute, and a busy machine could miss it"]
-fn the_rate_over_ten_seconds() {
-    const RATE: u64 = 8 << 20;
-    let (dir, towd) = (TestDir::new(), Towd::start([""; 0]));
-    let from = dir.join("from");
-    fs::create_dir(&from).unwrap();
-    for n in 0..4 {
-        random_file(from.join(format!("{n}")), 20 << 20, n);
-    }
-    let rate = RATE.to_string();
-    for jobs in ["1", "4"] {
-        let args = ["-j", jobs, "--limit-rate", &rate];
-        for way in ["put", "get"] {
-            let began = std::time::Instant::now();
-            match way {
-                "put" => put(&args, &from, &towd.url(jobs)).exits(0),
-                _ => get(&args, &towd.url(jobs), &dir.join(format!("got{jobs}"))).exits(0),
-            };
-            let took = began.elapsed().as_secs_f64();
-            let share = (80_u32 << 20) as f64 / took / RATE as f64;
-            println!("{way} over {jobs}: {took:.2} s, {:.1} % of the limit", share * 100.0);
-        }
-    }
 }
