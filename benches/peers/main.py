@@ -132,9 +132,7 @@ def _options():
     parser = argparse.ArgumentParser(
         prog="benches/peers.sh",
         description="Measures towpath and what a user would pick instead, in one run.",
-        epilog="TOW_BENCH_DIR: the folder to work in [default: peers below the build directory]. "
-        "TOW_BENCH_LOGIN=NAME:PASSWORD and TOW_BENCH_LOGIN_FLAGS: a user, and the flags with "
-        "which a towd knows them, for the figure 'logins'.",
+        epilog="TOW_BENCH_DIR: the folder to work in [default: peers below the build directory].",
     )
     parser.add_argument("--quick", action="store_true", help="less than two minutes, and rough")
     parser.add_argument("--only", type=_figures, metavar="NAME,...", help=", ".join(FIGURES))

@@ -119,8 +119,12 @@ class Servers:
         os.chmod(path, mode)
         return path
 
-    def towd(self, name="towpath", flags=()):
-        """Our own server, as it comes."""
+    # As many connections from one address as the figures need; and open to everybody, but for the
+    # figure that is about logins.
+    OPEN = ("--no-login", "--max-per-address", "16000")
+
+    def towd(self, name="towpath", flags=OPEN):
+        """Our own server."""
         port = free_port()
         command = [self.programs["towd"], "--quiet", "--root", self.root]
         process = self._launch(name, [*command, "--listen", f"{HOST}:{port}", *flags], port)
