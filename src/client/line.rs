@@ -4,7 +4,10 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     net::{TcpStream, ToSocketAddrs},
-    sync::PoisonError,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,6 +39,8 @@ pub(super) struct Line {
     limit: Option<RateLimit>,
     stop: Stop,
     idle_since: Instant,
+    /// Of a line that was kept, as long as nothing has come in on it again.
+    unheard: Option<Arc<AtomicBool>>,
 }
 
 /// What a socket is ready for.
@@ -48,8 +53,12 @@ pub(super) struct Ready {
 impl Client {
     /// A connection that is logged in: the one that the last command has left, or a new one.
     pub(super) fn line(&self) -> Result<Line, ClientError> {
+        self.unheard.store(false, Ordering::Release);
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(line) = kept.filter(Line::is_usable) {
+        if let Some(mut line) = kept.filter(Line::is_usable) {
+            // Whether the server still has it shows only when it answers.
+            self.unheard.store(true, Ordering::Release);
+            line.unheard = Some(Arc::clone(&self.unheard));
             return Ok(line);
         }
         let (mut line, greeting) = self.connect_as_nobody()?;
@@ -163,6 +172,7 @@ impl Line {
             limit: options.limit.clone(),
             stop: options.stop.clone(),
             idle_since: Instant::now(),
+            unheard: None,
         };
         let greeting = line.read_reply().map_err(|error| match error {
             ClientError::Broken(reason) => {
@@ -338,6 +348,9 @@ impl Line {
                 Ok(0) => return Err(ClientError::Broken("the server closed the line".to_owned())),
                 Ok(bytes) => {
                     have += bytes;
+                    if let Some(unheard) = self.unheard.take() {
+                        unheard.store(false, Ordering::Release);
+                    }
                     if let Some(limit) = &self.limit {
                         limit.charge(bytes);
                         // The next step has to wait: what came is worked on meanwhile.

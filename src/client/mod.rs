@@ -198,6 +198,9 @@ pub struct Client {
     owner: Owner,
     /// Connections that are logged in and have nothing to do.
     idle: Arc<Mutex<Vec<Line>>>,
+    /// Whether a kept one was taken that has not answered yet: if it breaks, nothing is lost but
+    /// the hope that it would hold.
+    unheard: Arc<AtomicBool>,
     /// What the server said at the last login.
     welcome: Arc<Mutex<Welcome>>,
 }
@@ -216,6 +219,7 @@ impl Client {
             options,
             owner: Owner(owner),
             idle: Arc::default(),
+            unheard: Arc::default(),
             welcome: Arc::default(),
         }
     }

@@ -1,6 +1,9 @@
 //! Trying again: back-off with jitter, and the end of patience.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use super::{Client, ClientError, Event, Observer, Stop};
 
@@ -80,6 +83,10 @@ impl Client {
             };
             if options.stop.is_set() {
                 return Err(ClientError::Interrupted);
+            }
+            // The server had closed a line that was kept: that is no failure yet.
+            if self.unheard.swap(false, Ordering::AcqRel) {
+                continue;
             }
             if std::mem::take(&mut gain.gained) {
                 backoff.reset();
