@@ -352,6 +352,26 @@ fn an_upload_believes_no_server_that_makes_no_sense() {
     }
 }
 
+#[test]
+fn a_kept_line_that_the_server_closes_is_no_failure() {
+    let dir = TestDir::new();
+    fs::write(dir.join("f"), BYTES).unwrap();
+    let puts = AtomicU32::new(0);
+    let fake = Fake::greeting(move |peer| {
+        let mut line = hear(peer);
+        if line.contains(" stat ") {
+            say(peer, "110 none\n");
+            line = hear(peer);
+        }
+        // The first command on the line was answered; the second comes to nothing.
+        if line.contains(" put ") && puts.fetch_add(1, Ordering::Relaxed) > 0 {
+            say(peer, "452 no space\n");
+        }
+    });
+    let file = dir.join("f");
+    fake.tow(&["put", file.to_str().unwrap(), "URL"]).exits(5).says(&["no space"]);
+}
+
 /// Reads the line that begins a stream, and the stream of ten bytes.
 fn hear_round(peer: &mut Raw) {
     let frames = [data(0, &BYTES), segment(0, segments(&BYTES)[0]), end(10, root(&BYTES))].concat();
