@@ -61,8 +61,8 @@ fn a_password_is_in_no_process_list_no_log_no_history_and_no_file() {
     }
     // In a shell, with a history; wrong; and as somebody new.
     let mut pty = Pty::spawn(&home(tow_with(PASSWORD, ["shell", &target])));
-    pty.prompt("tow 127.0.0.1:/> ");
-    pty.run("ls", "tow 127.0.0.1:/> ");
+    pty.prompt("tow anna@127.0.0.1:/> ");
+    pty.run("ls", "tow anna@127.0.0.1:/> ");
     pty.send("exit\r");
     assert_eq!(pty.exit_code(), Some(0));
     has_no_canary("the terminal", pty.said().as_bytes());

@@ -309,7 +309,7 @@ fn tab_waits_only_so_long_and_prints_nothing() {
 /// Answers a client that asks what something is, and is busy with everything else for ever.
 fn always_busy(client: &TcpStream) -> io::Result<()> {
     let mut out = client;
-    out.write_all(b"220 tow/1\n")?;
+    out.write_all(b"220 tow/1 login=none\n")?;
     for line in BufReader::new(client).lines() {
         if line?.contains("stat") {
             out.write_all(b"200 kind=d size=0 mtime=0.000000000\n")?;
