@@ -89,6 +89,13 @@ pub const USER_CONNECTIONS_MAX: usize = 256;
 /// the server may change it as well.
 pub const MEASURE_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// How often a login that waits until another has measured its home looks whether that is done.
+pub const PARKED_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Input that a connection may keep before its login: a registration takes 400 bytes, and a client
+/// need not wait with its first commands.
+pub const NOBODY_INPUT_BYTES_MAX: usize = 8 << 10;
+
 /// How often a server looks whether the user file has changed, besides at each login.
 pub const USERS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -325,7 +332,7 @@ pub const FILE_TRIES_MAX: u32 = 3;
 /// Connections that a client opens at most for one command.
 pub const JOBS_MAX: usize = 32;
 
-/// The lowest rate that a client can be limited to, in bytes per second: a leaf in 16 s, before either
+/// The lowest rate that anybody can be limited to, in bytes per second: a leaf in 16 s, before either
 /// end takes the stream for stalled.
 pub const RATE_BYTES_MIN: u64 = 4 << 10;
 

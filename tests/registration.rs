@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
-use std::{fs, net::Ipv4Addr, sync::Barrier, thread};
+use std::{fs, net::Ipv4Addr, path::Path, sync::Barrier, thread};
 
 use support::{
     TestDir,
     people::{House, PASSWORD, ask, greeted, greeted_from, log_in, tow_with, tree, url},
     run,
 };
-use towpath::auth::ScramVerifier;
+use towpath::auth::{Home, ScramVerifier};
 
 mod support;
 
@@ -164,4 +164,23 @@ fn of_two_who_want_one_name_at_once_one_gets_it() {
     }
     let users = fs::read_to_string(house.users()).unwrap();
     assert_eq!(users.lines().filter(|line| line.starts_with('u')).count(), 4, "{users}");
+}
+
+#[test]
+fn what_lies_there_already_is_not_given_away() {
+    let house = House::of(&["anna"]);
+    fs::create_dir_all(house.root().join("archive")).unwrap();
+    fs::write(house.root().join("archive/secret"), "secret").unwrap();
+    house.change("anna", |account| {
+        account.home = Some(Home::new(Path::new("shared/anna")).unwrap());
+    });
+    let towd = house.towd(["--registration", "open"]);
+    for name in ["archive", "shared", "anna"] {
+        let said = ask(&mut greeted(towd.addr()), &format!("register {name} scram={}", verifier()));
+        assert!(said.starts_with("435 "), "{name}: {said}");
+    }
+    assert!(
+        ask(&mut greeted(towd.addr()), &format!("register eve scram={}", verifier()))
+            .starts_with("200")
+    );
 }

@@ -60,7 +60,7 @@ pub(super) struct Connection {
     /// Output that the line has not taken yet. Invariant: stays below
     /// [`PENDING_OUTPUT_BYTES_MAX`] plus the answer to one command.
     output: Vec<u8>,
-    /// Bytes that came in and went out.
+    /// Bytes that came in and went out in the last bulk step.
     pub(super) line_bytes: u64,
     /// The most that is moved at once, where the rate is limited.
     pub(super) chunk_bytes: usize,

@@ -5,14 +5,14 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
     disk::Done,
-    settings::{Access, Logins, Settings},
+    settings::{Access, Logins, Settings, home_of},
 };
 use crate::{
     auth::{
@@ -21,6 +21,7 @@ use crate::{
         scram::VerifierError,
     },
     session::{LoginBegun, Outcome},
+    store::Root,
     wire::{Code, Greeting, Mechanism, Registration, Reply},
 };
 
@@ -35,14 +36,14 @@ pub(super) struct Gate {
 impl Gate {
     /// Somebody connects. `false`: there are too many connections from there.
     pub(super) fn connect(&mut self, address: IpAddr, most: usize) -> bool {
-        add(&mut self.per_address, address.to_canonical(), most)
+        add(&mut self.per_address, network(address), most)
     }
 
     pub(super) fn disconnect(&mut self, address: IpAddr) {
-        take(&mut self.per_address, &address.to_canonical());
+        take(&mut self.per_address, &network(address));
     }
 
-    /// Somebody has logged in. `false`: this user has too many connections.
+    /// Somebody has logged in. Not asked for the anonymous. `false`: this user has too many connections.
     pub(super) fn enter(&mut self, user: &UserName, most: usize) -> bool {
         add(&mut self.per_user, user.clone(), most)
     }
@@ -101,12 +102,19 @@ fn minutes(wait: Duration) -> String {
     }
 }
 
+/// What counts as one address: with IPv6, everybody has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+    }
+}
+
 fn add<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, most: usize) -> bool {
-    let count = counts.entry(key).or_default();
-    if *count >= most {
+    if counts.get(&key).copied().unwrap_or_default() >= most {
         return false;
     }
-    *count += 1;
+    *counts.entry(key).or_default() += 1;
     true
 }
 
@@ -186,6 +194,7 @@ pub(super) fn account_now(file: &UserFile, account: &Account) -> Result<Arc<Acco
 /// Makes an account for somebody who asked for one.
 pub(super) fn register(
     logins: &Logins,
+    root: &Root,
     name: &str,
     verifier: &str,
     invite: Option<&str>,
@@ -197,7 +206,12 @@ pub(super) fn register(
     let account = Account { scram: Some(scram), ..logins.new_account(name.clone()) };
     let add = |accounts: &mut Accounts| {
         let taken = |text| Err(Refused(Reply::text(Code::NameTaken, text)));
-        if accounts.get(&name).is_some() || accounts.disabled().any(|it| *it == name) {
+        let is_known = accounts.get(&name).is_some() || accounts.disabled().any(|it| *it == name);
+        // What lies there already is not given away: a folder of the operator's, that of somebody
+        // who was removed, or one within which others are at home.
+        let home = PathBuf::from(name.as_str());
+        let is_others = accounts.iter().any(|account| home_of(account).starts_with(&home));
+        if is_known || is_others || !root.is_free(&home) {
             return taken("somebody has this name already");
         }
         if accounts.put(account) { Ok(()) } else { taken("this name is the server's own") }

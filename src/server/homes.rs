@@ -25,7 +25,17 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Homes {
     root: Arc<Root>,
-    known: Mutex<HashMap<PathBuf, Home>>,
+    known: Known,
+}
+
+/// What is known of homes, by their paths.
+#[derive(Debug, Clone, Default)]
+struct Known(Arc<Mutex<HashMap<PathBuf, Home>>>);
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Home>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is known of one home.
@@ -53,49 +63,74 @@ impl Home {
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) account: Arc<Account>,
-    walk: Option<(Root, Walk)>,
+    measuring: Option<Measuring>,
 }
 
 impl Opening {
     pub(super) const fn new(account: Arc<Account>) -> Self {
-        Self { account, walk: None }
+        Self { account, measuring: None }
+    }
+
+    /// Whether somebody else is measuring the home.
+    pub(super) const fn waits_for_others(&self) -> bool {
+        self.measuring.is_none()
+    }
+}
+
+/// A walk through a home, for which all others wait who want to go there.
+#[derive(Debug)]
+struct Measuring {
+    turn: Turn,
+    root: Root,
+    walk: Walk,
+}
+
+/// The right to measure a home. Whatever becomes of the walk, it is given back.
+#[derive(Debug)]
+struct Turn {
+    known: Known,
+    path: PathBuf,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(home) = self.known.lock().get_mut(&self.path) {
+            home.is_measured_now = false;
+        }
     }
 }
 
 impl Homes {
     pub(super) fn new(root: Arc<Root>) -> Self {
-        Self { root, known: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Home>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { root, known: Known::default() }
     }
 
     /// Opens the home of an account, and makes it if it is absent; one step of it.
-    pub(super) fn open(&self, opening: Opening, settings: &Settings) -> Done {
-        let path = home_of(&opening.account);
-        let step = match opening.walk {
-            None => self.begin(&path, &opening.account, settings),
-            Some((root, walk)) => self.measure(&path, root, walk, quota_of(&opening.account)),
+    pub(super) fn open(&self, opening: Opening) -> Done {
+        let Opening { account, measuring } = opening;
+        let step = match measuring {
+            Some(measuring) if measuring.turn.path != home_of(&account) => {
+                // The operator has moved him meanwhile.
+                drop(measuring);
+                self.begin(&account)
+            }
+            None => self.begin(&account),
+            Some(measuring) => self.measure(measuring, quota_of(&account)),
         };
         match step {
-            Ok(Step::Open(home)) => Done::Home(opening.account, Ok(home)),
-            Ok(Step::Later(walk)) => Done::Opening(Opening { walk, ..opening }),
-            Err(error) => Done::Home(opening.account, Err(error)),
+            Ok(Step::Open(home)) => Done::Home(account, Ok(home)),
+            Ok(Step::Later(measuring)) => Done::Opening(Opening { account, measuring }),
+            Err(error) => Done::Home(account, Err(error)),
         }
     }
 
-    fn begin(
-        &self,
-        path: &Path,
-        account: &Account,
-        settings: &Settings,
-    ) -> Result<Step, StoreError> {
-        let mut known = self.lock();
+    fn begin(&self, account: &Account) -> Result<Step, StoreError> {
+        let path = home_of(account);
+        let mut known = self.known.lock();
         known.retain(|_, home| {
             home.open.strong_count() > 0 || home.is_measured_now || home.fresh_ledger().is_some()
         });
-        let home = known.entry(path.to_owned()).or_default();
+        let home = known.entry(path.clone()).or_default();
         let quota = quota_of(account);
         if home.is_measured_now {
             return Ok(Step::Later(None));
@@ -104,12 +139,13 @@ impl Homes {
         // out: what he does there is not counted, and he is not waited for.
         let is_fit = |root: &Arc<Root>| quota.is_none() || root.ledger().is_some();
         if let Some(root) = home.open.upgrade().filter(is_fit) {
-            root.ledger().iter().for_each(|ledger| ledger.set_quota(quota.unwrap_or_default()));
+            // Of several users of one home, one without a quota takes nobody's away.
+            if let (Some(ledger), Some(quota)) = (root.ledger(), quota) {
+                ledger.set_quota(quota);
+            }
             return Ok(Step::Open(root));
         }
-        let root = if path.is_absolute() { Root::serve(path) } else { self.root.home(path) }?;
-        let root = root.sharing_digests_of(&self.root);
-        root.set_reserve_bytes(settings.reserve_bytes);
+        let root = self.root.home_anywhere(&path)?;
         let Some(quota) = quota else {
             home.ledger = None;
             return Ok(Step::Open(home.opened(root)));
@@ -120,35 +156,26 @@ impl Homes {
         }
         let walk = root.measure()?;
         home.is_measured_now = true;
-        Ok(Step::Later(Some((root, walk))))
+        let turn = Turn { known: self.known.clone(), path };
+        Ok(Step::Later(Some(Measuring { turn, root, walk })))
     }
 
-    fn measure(
-        &self,
-        path: &Path,
-        root: Root,
-        walk: Walk,
-        quota: Option<Quota>,
-    ) -> Result<Step, StoreError> {
+    fn measure(&self, measuring: Measuring, quota: Option<Quota>) -> Result<Step, StoreError> {
+        let Measuring { turn, root, walk } = measuring;
         let usage = match root.measure_step(walk) {
-            ControlFlow::Continue(walk) => return Ok(Step::Later(Some((root, walk)))),
-            ControlFlow::Break(usage) => usage,
+            ControlFlow::Continue(walk) => {
+                return Ok(Step::Later(Some(Measuring { turn, root, walk })));
+            }
+            ControlFlow::Break(usage) => usage?,
         };
-        let mut known = self.lock();
-        let home = known.entry(path.to_owned()).or_default();
-        home.is_measured_now = false;
-        let ledger = Arc::new(Ledger::new(quota.unwrap_or_default(), usage?));
+        let path = turn.path.clone();
+        // Before the lock is taken here.
+        drop(turn);
+        let mut known = self.known.lock();
+        let home = known.entry(path).or_default();
+        let ledger = Arc::new(Ledger::new(quota.unwrap_or_default(), usage));
         (home.ledger, home.measured) = (Some(Arc::clone(&ledger)), Some(Instant::now()));
         Ok(Step::Open(home.opened(root.with_ledger(ledger))))
-    }
-
-    /// Whoever waited for a walk is gone.
-    pub(super) fn give_up(&self, opening: &Opening) {
-        if opening.walk.is_some()
-            && let Some(home) = self.lock().get_mut(&home_of(&opening.account))
-        {
-            home.is_measured_now = false;
-        }
     }
 
     /// Begins to look for old partials in the homes of all accounts, or in the root if there are
@@ -189,16 +216,12 @@ impl Homes {
 
     /// A home, if it is there, as those see it who are in it.
     fn find(&self, path: &Path) -> Result<Option<Arc<Root>>, StoreError> {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         let home = known.entry(path.to_owned()).or_default();
         if let Some(root) = home.open.upgrade() {
             return Ok(Some(root));
         }
-        let root = if path.is_absolute() {
-            Some(Root::serve(path)?)
-        } else {
-            self.root.home_if_there(path)?
-        };
+        let root = self.root.home_anywhere_if_there(path)?;
         let with_ledger = |root: Root| match home.fresh_ledger() {
             Some(ledger) => root.with_ledger(ledger),
             None => root,
@@ -219,7 +242,7 @@ impl Home {
 enum Step {
     Open(Arc<Root>),
     /// It goes on with the next job: the walk, or waiting for another's.
-    Later(Option<(Root, Walk)>),
+    Later(Option<Measuring>),
 }
 
 /// What an account may store, if that is limited.
@@ -243,5 +266,72 @@ fn begin_expiry(home: Arc<Root>, keep: Duration) -> Option<(Arc<Root>, Expiry)> 
             log::warn!("looking for expired partials: {error}");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::auth::Rights;
+
+    fn account(quota_bytes: Option<u64>) -> Arc<Account> {
+        let account = Account::new("ann".parse().unwrap(), Rights::ALL);
+        Arc::new(Account { quota_bytes, ..account })
+    }
+
+    fn opening(done: Done) -> Opening {
+        let Done::Opening(opening) = done else { panic!("it took one step: {done:?}") };
+        opening
+    }
+
+    #[test]
+    fn a_walk_that_nobody_finishes_leaves_the_home_to_the_next() {
+        let dir = TempDir::new().unwrap();
+        let homes = Homes::new(Arc::new(Root::serve(dir.path()).unwrap()));
+        let first = opening(homes.open(Opening::new(account(Some(1000)))));
+        let second = opening(homes.open(Opening::new(account(Some(1000)))));
+        assert!(!first.waits_for_others() && second.waits_for_others());
+        drop(first);
+        let mut second = opening(homes.open(second));
+        assert!(!second.waits_for_others(), "the home is measured for ever");
+        loop {
+            match homes.open(second) {
+                Done::Opening(again) => second = again,
+                Done::Home(_, home) => break assert!(home.unwrap().ledger().is_some()),
+                done => panic!("{done:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_moved_while_his_home_is_measured_gets_the_new_one() {
+        let dir = TempDir::new().unwrap();
+        let homes = Homes::new(Arc::new(Root::serve(dir.path()).unwrap()));
+        let mut first = opening(homes.open(Opening::new(account(Some(1000)))));
+        let moved = crate::auth::Home::new(Path::new("elsewhere")).unwrap();
+        let mut account = Account::clone(&first.account);
+        (account.home, account.quota_bytes) = (Some(moved), None);
+        first.account = Arc::new(account);
+        let Done::Home(_, home) = homes.open(first) else { panic!("no home") };
+        let id = home.unwrap().id();
+        assert_eq!(id, homes.root.home(Path::new("elsewhere")).unwrap().id());
+    }
+
+    #[test]
+    fn one_without_a_quota_takes_nobodys_away() {
+        let dir = TempDir::new().unwrap();
+        let homes = Homes::new(Arc::new(Root::serve(dir.path()).unwrap()));
+        let mut first = opening(homes.open(Opening::new(account(Some(1000)))));
+        let home = loop {
+            match homes.open(first) {
+                Done::Opening(again) => first = again,
+                Done::Home(_, home) => break home.unwrap(),
+                done => panic!("{done:?}"),
+            }
+        };
+        assert!(matches!(homes.open(Opening::new(account(None))), Done::Home(_, Ok(_))));
+        assert_eq!(home.ledger().unwrap().quota().bytes, Some(1000));
     }
 }

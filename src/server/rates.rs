@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{auth::UserName, limits::CHUNK_BYTES};
+use crate::{
+    auth::UserName,
+    limits::{CHUNK_BYTES, RATE_BYTES_MIN},
+};
 
 /// Parts of a second in which a limited line moves one chunk, so that it flows and does not jerk.
 const CHUNKS_PER_SECOND: u64 = 50;
@@ -23,7 +26,7 @@ struct Bucket {
     /// Bytes in a second.
     rate: u64,
     /// When what was moved will have taken its time.
-    empty_at: Instant,
+    free_at: Instant,
 }
 
 /// For how long a line that was slower than it might be may make up for it: timers are late by a
@@ -31,20 +34,20 @@ struct Bucket {
 const CATCH_UP: Duration = Duration::from_millis(100);
 
 impl Bucket {
-    const fn new(rate: u64, now: Instant) -> Self {
-        Self { rate, empty_at: now }
+    fn new(rate: u64, now: Instant) -> Self {
+        Self { rate: rate.max(RATE_BYTES_MIN), free_at: now }
     }
 
     /// So many bytes were moved.
     fn take(&mut self, bytes: u64, now: Instant) {
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate.max(1));
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate);
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let from = self.empty_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
-        self.empty_at = from.checked_add(time).unwrap_or(from);
+        let from = self.free_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
+        self.free_at = from.checked_add(time).unwrap_or(from);
     }
 
     fn wait(&self, now: Instant) -> Duration {
-        self.empty_at.saturating_duration_since(now)
+        self.free_at.saturating_duration_since(now)
     }
 }
 
@@ -58,6 +61,7 @@ pub(super) struct Rates {
 impl Rates {
     /// Bytes in a second for the server as a whole; `None` for as many as can be.
     pub(super) fn limit_server(&mut self, rate: Option<u64>, now: Instant) {
+        let rate = rate.map(|rate| rate.max(RATE_BYTES_MIN));
         if self.server.map(|bucket| bucket.rate) != rate {
             self.server = rate.map(|rate| Bucket::new(rate, now));
         }
@@ -65,6 +69,7 @@ impl Rates {
 
     /// The same for all connections of a user.
     pub(super) fn limit_user(&mut self, user: &UserName, rate: Option<u64>, now: Instant) {
+        let rate = rate.map(|rate| rate.max(RATE_BYTES_MIN));
         if self.users.get(user).map(|bucket| bucket.rate) == rate {
             return;
         }
@@ -153,9 +158,9 @@ mod tests {
     fn who_was_slow_may_not_make_up_for_it() {
         let now = Instant::now();
         let mut rates = Rates::default();
-        rates.limit_user(&user("ann"), Some(1000), now);
+        rates.limit_user(&user("ann"), Some(10_000), now);
         let later = now + Duration::from_secs(3600);
-        rates.take(Some(&user("ann")), 1000, later);
+        rates.take(Some(&user("ann")), 10_000, later);
         assert_eq!(rates.wait(Some(&user("ann")), later), Duration::from_secs(1) - CATCH_UP);
         assert_eq!(rates.wait(Some(&user("bob")), later), Duration::ZERO);
     }

@@ -2,7 +2,7 @@
 //!
 //! A turn has visible phases: poll; note what is ready; accept; take what the disk thread has
 //! done; serve connections (lines, answers, actions: small things first); move bulk bytes within
-//! the budget; look at the timers; reap what is closed.
+//! the budget; look at the timers.
 
 mod accept;
 mod actions;
@@ -35,7 +35,7 @@ use super::{
     connection::{Cold, Connection},
     disk::{self, Disk, Done, Held, Ticket},
     gate::{self, Gate, UserFile},
-    homes::Homes,
+    homes::{Homes, Opening},
     listen::listen,
     rates::Rates,
     report::{log_reply, log_report, log_run},
@@ -45,7 +45,10 @@ use super::{
 };
 use crate::{
     digest::{Engine, FileDigests},
-    limits::{COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, TURN_TIME_MAX},
+    limits::{
+        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LISTEN_ADDRESSES_MAX,
+        NOBODY_INPUT_BYTES_MAX, TURN_TIME_MAX,
+    },
     session::{Action, Job, JobId, Outcome, Wants},
     store::{Root, Worker, partial_name},
     wire::{Code, Greeting, Owner, Reply, next_line},
@@ -58,7 +61,7 @@ const WAKER: Token = Token(SLOT_MASK);
 const SIGNALS: Token = Token(SLOT_MASK - 1);
 /// Listeners count down from here.
 const FIRST_LISTENER: usize = SLOT_MASK - 2;
-const LISTENERS_MAX: usize = 64;
+const LISTENERS_MAX: usize = LISTEN_ADDRESSES_MAX;
 
 const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
 
@@ -100,6 +103,9 @@ pub(super) struct Reactor {
     /// When it is looked at next.
     users_at: Instant,
     homes: Arc<Homes>,
+    /// Logins that wait until another has measured their home, and when they look again.
+    parked: Vec<(Ticket, Opening)>,
+    unpark_at: Instant,
     children: Arc<Children>,
     /// When to look again for what actions have left behind.
     sweep_at: Option<Instant>,
@@ -173,6 +179,8 @@ impl Reactor {
             users,
             users_at: Instant::now(),
             homes: Arc::new(Homes::new(root)),
+            parked: Vec::new(),
+            unpark_at: Instant::now(),
             children: Arc::new(children?),
             sweep_at: None,
             expire_at: Instant::now(),
@@ -214,9 +222,10 @@ impl Reactor {
             return Duration::ZERO;
         }
         let users_at = self.users.as_ref().map(|_| self.users_at);
-        let due =
-            [self.timers.next(), self.accept_retry, users_at, self.sweep_at, Some(self.expire_at)];
-        let next = due.into_iter().flatten().min().unwrap_or(now);
+        let unpark_at = (!self.parked.is_empty()).then_some(self.unpark_at);
+        let others = [users_at, unpark_at, self.sweep_at, Some(self.expire_at)];
+        let due = [self.timers.next(), self.accept_retry].into_iter().chain(others);
+        let next = due.flatten().min().unwrap_or(now);
         // Rounded up: waking a fraction of a millisecond early would spin until then.
         next.saturating_duration_since(now) + Duration::from_millis(1)
     }
@@ -317,6 +326,11 @@ impl Reactor {
                     if !receive_lines(connection, now) {
                         break;
                     }
+                    let nobody = connection.home.is_none();
+                    if nobody && connection.input.len() > NOBODY_INPUT_BYTES_MAX {
+                        let reply = Reply::text(Code::LineTooLong, "too much before the login");
+                        connection.session.end(reply, now);
+                    }
                 }
                 Err(error) => {
                     let reply = Reply::text(Code::LineTooLong, &error.to_string());
@@ -357,7 +371,9 @@ impl Reactor {
             deadline = running.budget.wake().map_or(deadline, |wake| wake.min(deadline));
         }
         if !wait.is_zero() {
-            deadline = deadline.min(now + wait);
+            // That we hold it up does not count against the peer.
+            connection.session.handle_held_up(now);
+            deadline = connection.session.deadline().min(now + wait);
         }
         if connection.reminder.is_none_or(|at| deadline < at) {
             connection.reminder = Some(deadline);
@@ -468,11 +484,24 @@ impl Reactor {
         true
     }
 
+    fn tidy_timers(&mut self) {
+        let connections = &self.connections;
+        self.timers.tidy(connections.len(), |at, token| {
+            let found = connections.get(token.0 & SLOT_MASK);
+            found.is_some_and(|it| it.token == token && it.reminder == Some(at))
+        });
+    }
+
     fn look_at_timers(&mut self, now: Instant) {
-        while let Some(token) = self.timers.pop_due(now) {
+        self.tidy_timers();
+        while let Some((at, token)) = self.timers.pop_due(now) {
             let Some(connection) = find(&mut self.connections, token) else {
                 continue;
             };
+            // One that an earlier one has replaced says nothing.
+            if connection.reminder != Some(at) {
+                continue;
+            }
             connection.reminder = None;
             connection.session.handle_timeout(now);
             self.serve(token, now);
@@ -488,6 +517,7 @@ impl Reactor {
         }
         self.look_at_users(now);
         self.sweep(now);
+        self.unpark(now);
     }
 }
 

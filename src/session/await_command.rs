@@ -53,7 +53,10 @@ impl Session {
             Command::Run { name, arguments } => (Work::StartAction, Job::Run { name, arguments }),
             Command::Whoami => return self.answer(self.whoami(), now),
             Command::Auth { .. } | Command::Register { .. } => {
-                let text = "you are logged in already";
+                let text = match self.access {
+                    Access::Everybody => "this server has no logins",
+                    Access::User(_) | Access::Nobody { .. } => "you are logged in already",
+                };
                 return self.answer(Reply::text(Code::NoRight, text), now);
             }
             Command::Noop => return self.answer(Reply::new(Code::Done), now),

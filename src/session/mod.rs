@@ -163,9 +163,18 @@ impl Session {
             (_, Some(patience)) => self.since + patience,
             (_, None) => self.told + WORKING_INTERVAL,
         };
+        self.login_ends().map_or(at, |by| at.min(by))
+    }
+
+    /// Until when somebody has to be logged in. While the server itself is at work for the login,
+    /// the client owes nothing.
+    fn login_ends(&self) -> Option<Instant> {
+        let works = |login: &Login| matches!(login, Login::Finding(..) | Login::OpeningHome(_));
         match self.access {
-            Access::Nobody { by, .. } if !self.is_closed() => at.min(by),
-            Access::Nobody { .. } | Access::User(_) | Access::Everybody => at,
+            Access::Nobody { by, .. } if !self.is_closed() => {
+                (!self.state.login().is_some_and(works)).then_some(by)
+            }
+            Access::Nobody { .. } | Access::User(_) | Access::Everybody => None,
         }
     }
 }
@@ -274,7 +283,7 @@ impl Session {
             return;
         }
         self.told = now;
-        if matches!(self.access, Access::Nobody { by, .. } if now >= by) && !self.is_closed() {
+        if self.login_ends().is_some_and(|by| now >= by) {
             self.end(Reply::text(Code::Deadline, "you took too long to log in"), now);
         } else if self.state.login().is_some_and(|login| matches!(login, Login::HeldBack(..))) {
             self.look_at_proof(now);
@@ -286,6 +295,13 @@ impl Session {
             self.actions.push_back(Action::Close);
         } else {
             self.end(Reply::text(Code::Deadline, "you took too long"), now);
+        }
+    }
+
+    /// The server itself keeps a stream from going on, since its rate is limited: that is no stall.
+    pub const fn handle_held_up(&mut self, now: Instant) {
+        if matches!(self.state, State::Streaming(_)) {
+            self.since = now;
         }
     }
 

@@ -13,8 +13,11 @@
 //!         '--------- End | Abort ------ Streaming(Discarding) '                 226, AwaitCommand
 //! ```
 //!
+//! AwaitCommand begins with the login, where there is one (`login`). An action that runs is a
+//! Streaming(Action) from AwaitCommand back to it.
+//!
 //! A state that waits for a job reads no input: what the client has pipelined stays where it is.
-//! Nothing here changes a state: the transitions are in `await_command`, `await_offset`,
+//! Nothing here changes a state: the transitions are in `login`, `await_command`, `await_offset`,
 //! `streaming` and `await_digest`, the end in the parent.
 
 use std::{
@@ -217,7 +220,10 @@ impl State {
         match self {
             Self::AwaitCommand(Work::Idle) => Some(IDLE_DEADLINE),
             // A login as a whole has a deadline of its own.
-            Self::AwaitCommand(Work::Login(_)) => Some(IDLE_DEADLINE),
+            Self::AwaitCommand(Work::Login(login)) => match **login {
+                Login::AwaitProof(_) | Login::HeldBack(..) => Some(IDLE_DEADLINE),
+                Login::Finding(..) | Login::OpeningHome(_) => None,
+            },
             Self::AwaitOffset(_) | Self::AwaitDigest(Ending::Sent(_)) => Some(ANSWER_DEADLINE),
             // Only digests are awaited, and the sender may be reading all of its file for them.
             Self::Streaming(Stream::In(receiving))

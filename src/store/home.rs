@@ -54,6 +54,45 @@ impl Root {
         }
     }
 
+    /// Opens a home as the user file names it: beneath this root, or elsewhere by an absolute path.
+    /// What is free on a file system, and the digests that are known, are shared with this root.
+    ///
+    /// # Errors
+    /// As [`Root::home`] and [`Root::serve`].
+    pub fn home_anywhere(&self, path: &Path) -> Result<Self, StoreError> {
+        let home = if path.is_absolute() {
+            Self::serve(path)?.sharing_space_of(self)
+        } else {
+            self.home(path)?
+        };
+        Ok(home.sharing_digests_of(self))
+    }
+
+    /// The same, but makes nothing.
+    ///
+    /// # Errors
+    /// As [`Root::home_anywhere`].
+    pub fn home_anywhere_if_there(&self, path: &Path) -> Result<Option<Self>, StoreError> {
+        if !path.is_absolute() {
+            return Ok(self.home_if_there(path)?.map(|home| home.sharing_digests_of(self)));
+        }
+        let plain = match Self::plain(path) {
+            Err(StoreError::NotFound) => return Ok(None),
+            plain => plain?,
+        };
+        match plain.with_internal(internal_if_there) {
+            Err(StoreError::NotFound) => Ok(None),
+            home => Ok(Some(home?.sharing_space_of(self).sharing_digests_of(self))),
+        }
+    }
+
+    /// Whether nothing has the name that a home would have; `false` if that can't be told.
+    #[must_use]
+    pub fn is_free(&self, path: &Path) -> bool {
+        let found = home_path(path).and_then(|path| self.stat(&path));
+        matches!(found, Err(StoreError::NotFound))
+    }
+
     fn at_home(&self, path: &[u8]) -> Result<Self, StoreError> {
         Ok(Self::of(self.walk_to(path)?)?.sharing_space_of(self))
     }

@@ -146,8 +146,7 @@ fn check_again(
     Ok(())
 }
 
-/// Whether a file is the one that was committed, and still has the bytes that it had then. If it
-/// was touched since, or that can't be told, it is read.
+/// Whether a file is the one that was committed, and nobody has touched it since.
 pub(super) fn is_as_committed(
     receipt: &Receipt,
     file: &OwnedFd,
@@ -157,8 +156,11 @@ pub(super) fn is_as_committed(
     if (now.inode, now.size, now.mtime) != (receipt.inode, upload.size, upload.mtime) {
         return Ok(false);
     }
-    if receipt.ctime == Some(now.ctime) {
-        return Ok(true);
+    // Touched since: it may have other bytes. Reading it would tell, but then a peer could have any
+    // file of his read, as often as he offers it; so it is sent again. Only where the server died
+    // before it could note the ctime is it read, once.
+    if let Some(ctime) = receipt.ctime {
+        return Ok(ctime == now.ctime);
     }
     let (engine, mut hasher) = (Engine::new(), TreeHasher::new());
     let (mut buffer, mut offset) = (vec![0; CHUNK_BYTES], 0);

@@ -226,8 +226,9 @@ pub(crate) fn remove_dir(context: &Context, url: &Url) -> Result<Exit, Failure> 
 }
 
 pub(crate) fn rename(context: &Context, from: &Url, to: &Url) -> Result<Exit, Failure> {
-    if (&from.host, from.port) != (&to.host, to.port) {
-        return Err(Failure::Usage("both names must be on the same server".to_owned()));
+    if (&from.user, &from.host, from.port) != (&to.user, &to.host, to.port) {
+        let text = "both names must be on the same server, and of the same user";
+        return Err(Failure::Usage(text.to_owned()));
     }
     let client = context.client(from);
     let name = from.path.split().map_or(&b""[..], |(_, name)| name);

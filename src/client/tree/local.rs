@@ -7,6 +7,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use rustix::{
@@ -37,6 +38,8 @@ pub(super) struct PutFile {
     pub(super) shown: PathBuf,
     /// How often it was tried, on a line that was whole.
     pub(super) tries: u32,
+    /// Since when somebody else is writing it.
+    pub(super) busy_since: Option<Instant>,
     /// Whether all of it was sent once: then the server may have it already.
     pub(super) sent: bool,
 }
@@ -114,7 +117,17 @@ impl LocalWalk {
                 let (dir, follow) = (Arc::clone(&level.dir), self.follow);
                 let remote = below(&level.remote, &name)?;
                 let (tries, sent) = (0, false);
-                Ok(Some(Step::File(PutFile { dir, name, follow, remote, shown, tries, sent })))
+                let busy_since = None;
+                Ok(Some(Step::File(PutFile {
+                    dir,
+                    name,
+                    follow,
+                    remote,
+                    shown,
+                    tries,
+                    busy_since,
+                    sent,
+                })))
             }
             FileType::Directory => {
                 let remote = below(&level.remote, &name)?;

@@ -49,9 +49,8 @@ pub(super) struct PutWorker<'a> {
     next: Option<Offered>,
     /// Files to be tried once more.
     again: VecDeque<PutFile>,
-    /// Files that somebody else is writing, and since when that is so.
+    /// Files that somebody else is writing.
     busy: VecDeque<PutFile>,
-    busy_since: Option<Instant>,
     /// One that has to wait until nothing is awaited.
     alone: Option<PutFile>,
     /// A directory that is this worker's to make.
@@ -90,7 +89,6 @@ impl<'a> PutWorker<'a> {
             next: None,
             again: VecDeque::new(),
             busy: VecDeque::new(),
-            busy_since: None,
             alone: None,
             dir: None,
             done: 0,
@@ -292,7 +290,7 @@ impl<'a> PutWorker<'a> {
 
     fn failed(&mut self, mut file: PutFile, error: &ClientError) {
         let is_busy = matches!(error, ClientError::Refused(reply) if reply.code == Code::Busy);
-        if is_busy && self.busy_since.get_or_insert_with(Instant::now).elapsed() < BUSY_PATIENCE {
+        if is_busy && file.busy_since.get_or_insert_with(Instant::now).elapsed() < BUSY_PATIENCE {
             self.busy.push_back(file);
             return;
         }

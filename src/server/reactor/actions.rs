@@ -86,7 +86,7 @@ impl Reactor {
         });
     }
 
-    /// Moves what an action says. `true` if its connection was closed.
+    /// Moves what an action says.
     pub(super) fn pump_action(&mut self, token: Token, now: Instant) {
         let Some(connection) = find(&mut self.connections, token) else { return };
         match pump(connection, now) {

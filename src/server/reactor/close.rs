@@ -62,10 +62,6 @@ impl Reactor {
         if let Some(held) = connection.held.take() {
             disk::release(&self.disk, held, None);
         }
-        let connections = &self.connections;
-        self.timers.tidy(connections.len(), |token| {
-            connections.get(token.0 & SLOT_MASK).is_some_and(|it| it.token == token)
-        });
         // A descriptor is free: whoever waits for one need not wait for the timer.
         if self.accept_retry.is_some() {
             self.accept_retry = Some(now);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use mio::Token;
 
-use super::{Reactor, enqueue, find};
+use super::{Reactor, enqueue, find, logins::forget_login};
 use crate::{
     server::{
         bulk,
@@ -68,6 +68,9 @@ impl Reactor {
             }
             return;
         };
+        if connection.home.is_none() && matches!(outcome, Outcome::Failed(_)) {
+            forget_login(&mut self.gate, connection);
+        }
         if let Some(mut held) = held {
             if let Held::Action(running) = &mut held {
                 // Its events are its connection's.

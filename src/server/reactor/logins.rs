@@ -7,7 +7,7 @@ use mio::Token;
 use super::{Reactor, enqueue, find};
 use crate::{
     auth::{Account, Accounts, UserName},
-    limits::USERS_INTERVAL,
+    limits::{PARKED_INTERVAL, USERS_INTERVAL},
     server::{
         connection::Connection,
         disk::{Done, Ticket, error_reply},
@@ -54,7 +54,11 @@ impl Reactor {
         let anonymous =
             || self.settings.logins().and_then(|logins| logins.anonymous_account()).map(Arc::new);
         let refused = match account.or_else(anonymous) {
-            Some(account) if self.gate.enter(&account.name, self.settings.max_per_user) => {
+            // Those without a name have nothing in common but that.
+            Some(account)
+                if account.name.is_anonymous()
+                    || self.gate.enter(&account.name, self.settings.max_per_user) =>
+            {
                 connection.user = Some(account.name.clone());
                 let opening = Opening::new(account);
                 return self.go_on_opening(Ticket::Session(token, id), opening);
@@ -67,7 +71,7 @@ impl Reactor {
     }
 
     fn go_on_opening(&self, ticket: Ticket, mut opening: Opening) {
-        let (homes, settings) = (Arc::clone(&self.homes), Arc::clone(&self.settings));
+        let homes = Arc::clone(&self.homes);
         let users = self.users.clone().filter(|_| !opening.account.name.is_anonymous());
         self.disk.submit(ticket, move || {
             if let Some(users) = users {
@@ -76,7 +80,7 @@ impl Reactor {
                     Err(reply) => return Done::Session(Outcome::Failed(reply), None),
                 }
             }
-            homes.open(opening, &settings)
+            homes.open(opening)
         });
     }
 
@@ -116,13 +120,29 @@ impl Reactor {
     /// It takes more than one step, unless nobody waits for it any more.
     pub(super) fn take_opening(&mut self, token: Token, id: JobId, opening: Opening) {
         if find(&mut self.connections, token).is_some() {
-            return self.go_on_opening(Ticket::Session(token, id), opening);
+            let ticket = Ticket::Session(token, id);
+            if opening.waits_for_others() {
+                // Not at once: it would only be in the way of the walk that it waits for.
+                return self.parked.push((ticket, opening));
+            }
+            return self.go_on_opening(ticket, opening);
         }
-        let homes = Arc::clone(&self.homes);
+        // What is open for it is closed where that may take its time.
         self.disk.submit(Ticket::Nobody, move || {
-            homes.give_up(&opening);
+            drop(opening);
             Done::Nothing
         });
+    }
+
+    /// Logins that wait for the walk of another look again whether it is over.
+    pub(super) fn unpark(&mut self, now: Instant) {
+        if self.parked.is_empty() || now < self.unpark_at {
+            return;
+        }
+        self.unpark_at = now + PARKED_INTERVAL;
+        for (ticket, opening) in std::mem::take(&mut self.parked) {
+            self.go_on_opening(ticket, opening);
+        }
     }
 
     /// Makes an account for somebody.
@@ -138,10 +158,11 @@ impl Reactor {
         if let Err(reply) = self.gate.register(peer.ip(), &settings, now) {
             return connection.session.handle_outcome(id, Outcome::Failed(reply), now);
         }
+        let root = Arc::clone(&self.root);
         self.disk.submit(Ticket::Session(token, id), move || {
             let logins = settings.logins().ok_or_else(|| Reply::new(Code::RegistrationClosed));
-            let made =
-                logins.and_then(|it| gate::register(it, &name, &verifier, invite.as_deref()));
+            let made = logins
+                .and_then(|it| gate::register(it, &root, &name, &verifier, invite.as_deref()));
             Done::Session(
                 match made {
                     Ok(name) => {
@@ -184,7 +205,7 @@ impl Reactor {
             let rate = account.as_ref().and_then(|account| account.max_rate);
             connection.user.iter().for_each(|user| self.rates.limit_user(user, rate, now));
             let ledger = connection.home.as_ref().and_then(|home| home.ledger());
-            if let (Some(account), Some(ledger)) = (&account, ledger) {
+            if let (Some(account), Some(ledger), true) = (&account, ledger, had_quota) {
                 ledger.set_quota(quota_of(account).unwrap_or_default());
             } else if account.as_deref().is_some_and(has_quota) && !had_quota {
                 // What the home holds was never measured: that is a part of the login.
@@ -255,7 +276,7 @@ fn has_quota(account: &Account) -> bool {
 }
 
 /// What was counted for a login that came to nothing is counted no longer.
-fn forget_login(gate: &mut Gate, connection: &mut Connection) {
+pub(super) fn forget_login(gate: &mut Gate, connection: &mut Connection) {
     if std::mem::take(&mut connection.login_pending) {
         gate.end(connection.peer.ip());
     }

@@ -41,8 +41,11 @@ impl Reactor {
         let mut loads = Vec::with_capacity(batch.len());
         let mut buffers = Vec::with_capacity(batch.len());
         for (&token, buffer) in batch.iter().zip(self.buffers.all()) {
-            let connection = find(&mut self.connections, token);
-            let load = connection.and_then(|connection| bulk::gather(turn, connection, buffer));
+            let load = find(&mut self.connections, token).and_then(|connection| {
+                // Lines and output of actions are not limited, and so not counted.
+                connection.line_bytes = 0;
+                bulk::gather(turn, connection, buffer)
+            });
             loads.push(load);
             buffers.push(&*buffer);
         }

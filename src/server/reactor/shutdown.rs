@@ -1,15 +1,15 @@
 //! The end: everything that was received is noted, everybody is told.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use mio::Token;
 
-use super::{Reactor, WAKER, find};
+use super::{Reactor, WAKER, find, sweep};
 use crate::{
     limits::SHUTDOWN_DEADLINE,
-    server::disk::{Done, Ticket},
+    server::disk::Ticket,
     session::JobId,
-    wire::{Code, Frame, Reply, frame_bytes},
+    wire::{Code, Frame, Output, Reply, frame_bytes, output_bytes},
 };
 
 impl Reactor {
@@ -21,7 +21,11 @@ impl Reactor {
         for token in tokens {
             if let Some(connection) = find(&mut self.connections, token) {
                 let reply = Reply::text(Code::GoingDown, "the server is going down");
-                if connection.session.outgoing().is_some_and(|out| out.between_frames()) {
+                if connection.session.runs_action() {
+                    let text = "the server is going down";
+                    let exit = Output::Exit(Reply::text(Code::ActionEnded, text));
+                    connection.push_bytes(&output_bytes(&exit));
+                } else if connection.session.outgoing().is_some_and(|out| out.between_frames()) {
                     connection.push_bytes(&frame_bytes(&Frame::Abort(reply)));
                 } else {
                     connection.session.end(reply, now);
@@ -35,7 +39,8 @@ impl Reactor {
         }
         // A job behind all others: once it is done, so are the notes.
         let last = Ticket::Session(WAKER, JobId(u64::MAX));
-        self.disk.submit(last, || Done::Nothing);
+        let children = Arc::clone(&self.children);
+        self.disk.submit(last, move || sweep(&children));
         let deadline = now + SHUTDOWN_DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

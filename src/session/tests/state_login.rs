@@ -207,6 +207,18 @@ fn a_login_has_one_deadline_for_all_of_it() {
 }
 
 #[test]
+fn the_time_that_the_server_takes_for_a_login_does_not_count() {
+    let mut scenario = Scenario::nobody();
+    scenario.line("auth anonymous").said();
+    scenario.after(WORKING_INTERVAL);
+    assert_eq!(scenario.said(), ["100 still working"]);
+    scenario.after(LOGIN_DEADLINE * 2);
+    assert_eq!(scenario.said(), ["100 still working"]);
+    scenario.done(home_opened(None));
+    assert!(scenario.said()[0].starts_with("230 "));
+}
+
+#[test]
 fn a_login_that_is_done_has_no_deadline_left() {
     let mut scenario = Scenario::user(Rights::READ);
     scenario.after(LOGIN_DEADLINE);
@@ -217,7 +229,7 @@ fn a_login_that_is_done_has_no_deadline_left() {
 fn a_mechanism_that_is_not_offered_is_refused() {
     let mut scenario = Scenario::new();
     scenario.line("auth anonymous");
-    assert_eq!(scenario.said(), ["406 you are logged in already"]);
+    assert_eq!(scenario.said(), ["406 this server has no logins"]);
 }
 
 #[test]

@@ -279,6 +279,19 @@ fn the_deadline_of_a_refused_stream_is_not_renewed_by_what_comes() {
 }
 
 #[test]
+fn a_stream_that_the_server_holds_up_does_not_stall() {
+    let mut scenario = Scenario::to_streaming_in(Progress::new(1000));
+    for _ in 0..5 {
+        let now = scenario.now;
+        scenario.session.handle_held_up(now);
+        scenario.after(STALL - Duration::from_secs(1));
+    }
+    assert_eq!(scenario.said(), [""; 0]);
+    scenario.after(Duration::from_secs(1));
+    assert!(scenario.session.is_closed());
+}
+
+#[test]
 fn a_byte_now_and_then_buys_a_sender_no_time_but_a_leaf_does() {
     let mut scenario = Scenario::to_streaming_in(Progress::new(1 << 20));
     let stream = data_frame(0, &[0; 1 << 20]);
