@@ -63,7 +63,7 @@ impl Home {
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) account: Arc<Account>,
-    measuring: Option<Measuring>,
+    measuring: Option<Box<Measuring>>,
 }
 
 impl Opening {
@@ -157,14 +157,14 @@ impl Homes {
         let walk = root.measure()?;
         home.is_measured_now = true;
         let turn = Turn { known: self.known.clone(), path };
-        Ok(Step::Later(Some(Measuring { turn, root, walk })))
+        Ok(Step::Later(Some(Box::new(Measuring { turn, root, walk }))))
     }
 
-    fn measure(&self, measuring: Measuring, quota: Option<Quota>) -> Result<Step, StoreError> {
-        let Measuring { turn, root, walk } = measuring;
+    fn measure(&self, measuring: Box<Measuring>, quota: Option<Quota>) -> Result<Step, StoreError> {
+        let Measuring { turn, root, walk } = *measuring;
         let usage = match root.measure_step(walk) {
             ControlFlow::Continue(walk) => {
-                return Ok(Step::Later(Some(Measuring { turn, root, walk })));
+                return Ok(Step::Later(Some(Box::new(Measuring { turn, root, walk }))));
             }
             ControlFlow::Break(usage) => usage?,
         };
@@ -242,7 +242,7 @@ impl Home {
 enum Step {
     Open(Arc<Root>),
     /// It goes on with the next job: the walk, or waiting for another's.
-    Later(Option<Measuring>),
+    Later(Option<Box<Measuring>>),
 }
 
 /// What an account may store, if that is limited.
