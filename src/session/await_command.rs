@@ -152,7 +152,7 @@ impl Session {
 
     fn offer(&mut self, offer: Offer, reply: Reply, now: Instant) {
         self.reply(reply);
-        self.enter(State::AwaitOffset(offer), now);
+        self.enter(State::AwaitOffset(Box::new(offer)), now);
     }
 
     /// Once the MD5 of a remote file has seen all of it: the answer.

@@ -18,7 +18,7 @@ impl Session {
         let reply = match Reply::parse(line) {
             Ok(reply) => reply,
             Err(error) => {
-                let state = State::AwaitOffset(offer);
+                let state = State::AwaitOffset(Box::new(offer));
                 return self.refuse(state, Code::BadSequence, &error.to_string(), now);
             }
         };
@@ -50,7 +50,7 @@ impl Session {
             }
             (offer @ (Offer::Get { .. } | Offer::Put(..) | Offer::Committed(..)), _) => {
                 let text = "402, 000, 426 or 312 was awaited";
-                self.refuse(State::AwaitOffset(offer), Code::BadSequence, text, now);
+                self.refuse(State::AwaitOffset(Box::new(offer)), Code::BadSequence, text, now);
             }
         }
     }

@@ -191,7 +191,7 @@ impl Session {
                     self.state = State::AwaitCommand(Work::Login(Box::new(login)));
                 }
             },
-            State::AwaitOffset(offer) => self.offset(offer, line, now),
+            State::AwaitOffset(offer) => self.offset(*offer, line, now),
             State::Streaming(stream) => self.line_beside_stream(stream, line, now),
             State::AwaitDigest(Ending::Sent(sending)) => self.verdict(sending, line, now),
             // Nothing is read while a job is awaited, nor after the end.

@@ -40,7 +40,7 @@ pub(super) enum State {
     /// Waits for a command line, or for the job of the last one.
     AwaitCommand(Work),
     /// A file is open; waits for the line that says from where.
-    AwaitOffset(Offer),
+    AwaitOffset(Box<Offer>),
     /// Frames go over the line.
     Streaming(Stream),
     /// Everything went over the line; waits for the verdict on it.
