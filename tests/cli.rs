@@ -475,3 +475,9 @@ fn a_file_that_can_not_be_sent_does_not_hold_up_the_others() {
     assert_eq!(fs::read(towd.root().join("a")).unwrap(), b"a");
     assert_eq!(fs::read(towd.root().join("c")).unwrap(), b"c");
 }
+
+#[test]
+fn the_demo_comes_to_its_end() {
+    let ran = run_tow(["demo", "--mebibytes", "16", "--cuts", "2"]).exits(0);
+    assert!(ran.stdout().ends_with("the same bytes everywhere\n"), "{}", ran.stdout());
+}

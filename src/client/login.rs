@@ -138,6 +138,8 @@ impl Client {
             let reply = line.read_reply()?;
             match reply.code {
                 Code::Done => Ok(()),
+                // For minutes, if not an hour: nothing to wait for.
+                Code::TooMany => Err(ClientError::Refused(reply)),
                 // The answer to the first attempt may have been lost with the line.
                 Code::NameTaken if again => {
                     let text = "the name is taken now: if it is yours, you can log in";

@@ -66,6 +66,8 @@ pub(crate) fn run(context: &Context, mebibytes: u64, cuts: u32) -> Result<Exit, 
     let down_took = began.elapsed();
     let got = hash_file(&copy)?;
 
+    // A line that it has kept would keep the proxy waiting.
+    drop(client);
     stopper.stop();
     proxy.stop();
     let served = serving.join();

@@ -119,6 +119,9 @@ impl Failure {
                 ClientError::GaveUp(_) | ClientError::Broken(_) | ClientError::Interrupted => {
                     Some("what was transferred is kept: the same command continues")
                 }
+                ClientError::Login(why) if why.ends_with("(430)") => {
+                    Some("see that name and password are right, or ask whoever runs the server")
+                }
                 ClientError::Login(_) => Some(
                     "write tow://USER@HOST/ for a login, tow://HOST/ for none; see who you are \
                      with tow whoami",
@@ -161,7 +164,7 @@ const fn local_hint(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::NotFound => Some("see that the file, or the folder for it, is there"),
         StoreError::Denied => Some("see who may read and write it, or use another folder"),
-        StoreError::WrongKind(_) => Some("tow moves regular files: use another name"),
+        StoreError::WrongKind(_) => Some("tow moves regular files, and folders with -r"),
         StoreError::NoSpace(_) => Some("what was transferred is kept: free space, then continue"),
         StoreError::Busy => Some("wait for the other tow, or end it"),
         StoreError::Exists

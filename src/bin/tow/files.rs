@@ -166,7 +166,7 @@ pub(crate) fn get(context: &Context, url: &Url, to: Option<&OsStr>) -> Result<Ex
     let (_, name) = url
         .path
         .split()
-        .ok_or_else(|| Failure::Usage(format!("{url} names a folder: a file is needed")))?;
+        .ok_or_else(|| Failure::Usage(format!("{url} names a folder: a file is needed, or -r")))?;
     if to == Some(OsStr::new("-")) {
         let mut out = io::stdout().lock();
         let shown = printable(name);
