@@ -153,7 +153,7 @@ fn a_login_that_fails_ends_the_client_with_its_own_code_and_clear_words() {
         [("anna", "another password"), ("eve", PASSWORD), ("ben", PASSWORD), ("anna", "x")]
     {
         let ran = run(tow_with(password, ["ls", &url(towd.addr(), user, "")])).exits(4);
-        ran.says(&["not logged in: wrong name or password (430)", "tow whoami"]);
+        ran.says(&["not logged in: wrong name or password (430)", "name and password are right"]);
     }
     run_tow(["ls", &format!("tow://{}/", towd.addr())])
         .exits(4)

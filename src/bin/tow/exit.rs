@@ -164,7 +164,9 @@ const fn local_hint(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::NotFound => Some("see that the file, or the folder for it, is there"),
         StoreError::Denied => Some("see who may read and write it, or use another folder"),
-        StoreError::WrongKind(_) => Some("tow moves regular files, and folders with -r"),
+        StoreError::WrongKind(_) => {
+            Some("tow moves regular files, and folders with -r; or use another name")
+        }
         StoreError::NoSpace(_) => Some("what was transferred is kept: free space, then continue"),
         StoreError::Busy => Some("wait for the other tow, or end it"),
         StoreError::Exists

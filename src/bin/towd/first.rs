@@ -73,8 +73,8 @@ impl First {
         let address = address.map_or_else(|| "HOST".to_owned(), |it| reachable(it).to_string());
         let text = format!(
             "no users yet: made one\n  TOW_PASSWORD={} tow ls tow://{name}@{address}/\n\
-             keep the password: it is not shown again; towd user passwd {name}, with the same --root or\n\
-             --config as here, changes it\n",
+             keep the password: it is not shown again; towd user passwd {name} changes it, with the \
+             same --root or --config\n",
             password.as_str()
         );
         let text = Zeroizing::new(text);
