@@ -8,23 +8,21 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing; here `pub` marks the interface")]
 #![allow(clippy::panic, reason = "a helper that cannot do its job must fail the test")]
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread::{self, JoinHandle};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use md5::{Digest, Md5};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
 pub mod bell;
@@ -33,8 +31,13 @@ pub mod frames;
 pub mod people;
 pub mod proxy;
 pub mod pty;
+mod raw;
 pub mod tcp;
+mod towd;
 pub mod watch;
+
+#[allow(unused_imports, reason = "each test binary uses a different part")]
+pub use self::{raw::Raw, towd::Towd};
 
 /// How long anything may take that is expected at once. Long, for a loaded machine: reaching it
 /// is a failure, never a pace.
@@ -63,195 +66,6 @@ impl TestDir {
 
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path().join(name)
-    }
-}
-
-/// A running `towd`. Dropping it kills the process and waits for its end.
-#[derive(Debug)]
-pub struct Towd {
-    child: Child,
-    addr: SocketAddr,
-    root: PathBuf,
-    args: Vec<OsString>,
-    home: TestDir,
-    stdout: Option<JoinHandle<()>>,
-    /// What the server has said on stdout since its last start.
-    said: Said,
-}
-
-type Said = Arc<Mutex<Vec<String>>>;
-
-impl Towd {
-    /// Starts a server on a free port, with a root of its own and `args` added.
-    pub fn start(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let home = TestDir::new();
-        let root = home.join("root");
-        fs::create_dir(&root).expect("a root for towd");
-        Self::launch(home, root, args)
-    }
-
-    /// Starts a server on a free port over a folder that the test owns.
-    pub fn start_in(root: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        Self::launch(TestDir::new(), root.to_owned(), args)
-    }
-
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The URL of a path that is percent-encoded where it has to be.
-    pub fn url(&self, path: &str) -> String {
-        format!("tow://{}/{path}", self.addr)
-    }
-
-    /// The first `count` lines of stdout, waited for.
-    pub fn announced(&self, count: usize) -> Vec<String> {
-        let lines = || self.said.lock().expect("its writer does not panic").clone();
-        assert!(wait_until(PATIENCE, || lines().len() >= count), "{:?}", lines());
-        lines()
-    }
-
-    /// All that the server has said on stderr so far, over restarts.
-    pub fn stderr(&self) -> String {
-        fs::read(stderr_path(&self.home))
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .expect("the captured stderr is readable")
-    }
-
-    /// Ends the server by SIGKILL: nothing of it runs, or can write, once this returns.
-    pub fn kill(&mut self) {
-        // An error means that it has ended already, which is what is wanted.
-        drop(self.child.kill());
-        drop(self.child.wait());
-        self.join_stdout();
-    }
-
-    /// Asks the server to end by SIGTERM; returns how it ended, and after how long.
-    pub fn terminate(&mut self) -> (ExitStatus, Duration) {
-        let asked = Instant::now();
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("towd was running");
-        let Some(status) = wait_child(&mut self.child, PATIENCE) else {
-            self.kill();
-            panic!("towd was still there {PATIENCE:?} after SIGTERM; stderr:\n{}", self.stderr());
-        };
-        let took = asked.elapsed();
-        self.join_stdout();
-        (status, took)
-    }
-
-    /// Starts the server again on the same root and port, after killing it if it still runs.
-    pub fn restart(&mut self) {
-        self.kill();
-        self.said = Said::default();
-        let listen = self.addr.to_string();
-        let (child, addr, stdout) =
-            spawn_towd(&self.home, &self.root, &listen, &self.args, &self.said);
-        assert_eq!(addr, self.addr, "towd came back on another port");
-        (self.child, self.stdout) = (child, Some(stdout));
-    }
-
-    fn launch(
-        home: TestDir,
-        root: PathBuf,
-        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
-    ) -> Self {
-        let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-        let said = Said::default();
-        let (child, addr, stdout) = spawn_towd(&home, &root, "127.0.0.1:0", &args, &said);
-        Self { child, addr, root, args, home, stdout: Some(stdout), said }
-    }
-
-    fn join_stdout(&mut self) {
-        if let Some(reader) = self.stdout.take() {
-            reader.join().expect("the reader of towd's stdout does not panic");
-        }
-    }
-}
-
-impl Drop for Towd {
-    fn drop(&mut self) {
-        self.kill();
-        if thread::panicking() {
-            // The folder goes with the test, so its last words are shown while they are there.
-            eprintln!("towd's stderr:\n{}", self.stderr());
-        } else {
-            // Nothing that a peer does may do this, not even on the disk thread.
-            assert!(!self.stderr().contains("panicked"), "{}", self.stderr());
-        }
-    }
-}
-
-fn stderr_path(home: &TestDir) -> PathBuf {
-    home.join("towd.stderr")
-}
-
-/// Most tests are about transfers and need no logins: they say nothing of them.
-fn access_of(args: &[OsString]) -> Option<&'static str> {
-    let about_logins = ["--users", "--config", "--login"];
-    let name = |arg: &OsString| Some(arg.to_str()?.split('=').next()?.to_owned());
-    let names: Vec<_> = args.iter().filter_map(name).collect();
-    let says = names.iter().any(|name| about_logins.contains(&name.as_str()));
-    (!says).then_some("--no-login")
-}
-
-fn spawn_towd(
-    home: &TestDir,
-    root: &Path,
-    listen: &str,
-    args: &[OsString],
-    said: &Said,
-) -> (Child, SocketAddr, JoinHandle<()>) {
-    let stderr = File::options()
-        .create(true)
-        .append(true)
-        .open(stderr_path(home))
-        .expect("a file for towd's stderr");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_towd"))
-        .arg("--root")
-        .arg(root)
-        .args(["--listen", listen])
-        .args(access_of(args))
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(stderr)
-        .spawn()
-        .expect("towd starts");
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let (announce, announced) = mpsc::channel();
-    let said = Arc::clone(said);
-    let reader = thread::spawn(move || read_stdout(stdout, &announce, &said));
-    match announced.recv_timeout(PATIENCE) {
-        Ok(addr) => (child, addr, reader),
-        Err(_) => {
-            drop(child.kill());
-            let status = child.wait();
-            let stderr = fs::read_to_string(stderr_path(home));
-            panic!("towd did not say `listening on ADDR:PORT`: {status:?}, stderr: {stderr:?}");
-        }
-    }
-}
-
-/// Passes the address on, then reads to the end, so that a full pipe never stops the server.
-fn read_stdout(stdout: ChildStdout, announce: &mpsc::Sender<SocketAddr>, said: &Said) {
-    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-        said.lock().expect("its readers do not panic").push(line.clone());
-        let addr = line
-            .split_once("listening on ")
-            .and_then(|(_, rest)| rest.split_whitespace().next())
-            .and_then(|addr| addr.parse().ok());
-        if let Some(addr) = addr {
-            // Nobody listens once the first announcement has been taken.
-            announce.send(addr).ok();
-        }
     }
 }
 
@@ -489,121 +303,4 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-/// A connection that says exactly what the test says, to see what the server makes of it.
-#[derive(Debug)]
-pub struct Raw {
-    stream: TcpStream,
-    /// What has arrived and was not asked for yet.
-    ahead: Vec<u8>,
-}
-
-impl Raw {
-    pub fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).expect("the server accepts");
-        Self::over(stream)
-    }
-
-    /// Either end of a connection that is up.
-    pub fn over(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
-        Self { stream, ahead: Vec::new() }
-    }
-
-    /// Sends bytes as they are; line ends are the caller's.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("the server takes what is sent");
-    }
-
-    /// The next line without its end. Fails the test if none comes within [`PATIENCE`].
-    pub fn read_line(&mut self) -> String {
-        match self.try_line(PATIENCE) {
-            Ok(Some(line)) => line,
-            Ok(None) => panic!("the server closed instead of saying a line"),
-            Err(error) => panic!("no line from the server: {error}; so far {:?}", self.ahead),
-        }
-    }
-
-    /// The next line without its end; `None` at the end of the stream. An unfinished line stays
-    /// for the next call.
-    pub fn try_line(&mut self, limit: Duration) -> io::Result<Option<String>> {
-        let deadline = Instant::now() + limit;
-        loop {
-            if let Some(end) = self.ahead.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.ahead.drain(..=end).collect();
-                let line = line.strip_suffix(b"\n").unwrap_or(&line);
-                let line = line.strip_suffix(b"\r").unwrap_or(line);
-                return Ok(Some(String::from_utf8_lossy(line).into_owned()));
-            }
-            if self.read_more(deadline)? == 0 {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Exactly `count` bytes, such as a frame.
-    pub fn read_bytes(&mut self, count: usize) -> Vec<u8> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.ahead.len() < count {
-            match self.read_more(deadline) {
-                Ok(0) => panic!("closed after {} of {count} bytes", self.ahead.len()),
-                Ok(_) => {}
-                Err(error) => panic!("{} of {count} bytes, then {error}", self.ahead.len()),
-            }
-        }
-        self.ahead.drain(..count).collect()
-    }
-
-    /// The next byte; `None` if the peer leaves or says nothing.
-    pub fn try_byte(&mut self) -> Option<u8> {
-        if self.ahead.is_empty() {
-            self.read_more(Instant::now() + PATIENCE).ok().filter(|&length| length > 0)?;
-        }
-        Some(self.ahead.remove(0))
-    }
-
-    /// Whether the server ends the connection, orderly or not, within `limit`; what it says until
-    /// then is dropped.
-    pub fn closes_within(&mut self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        loop {
-            match self.read_more(deadline) {
-                Ok(0) => return true,
-                Ok(_) => self.ahead.clear(),
-                Err(error) => return error.kind() != io::ErrorKind::TimedOut,
-            }
-        }
-    }
-
-    /// Says that nothing more will be sent, and goes on reading.
-    pub fn finish_sending(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("the connection is up");
-    }
-
-    /// The socket itself, for what the methods do not cover.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    fn read_more(&mut self, deadline: Instant) -> io::Result<usize> {
-        let mut piece = [0; 4096];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(Some(left))?;
-            match self.stream.read(&mut piece) {
-                Ok(len) => {
-                    self.ahead.extend_from_slice(&piece[..len]);
-                    return Ok(len);
-                }
-                // The time-out of a socket is `WouldBlock`; the deadline above decides.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
 }
