@@ -234,6 +234,7 @@ pub const INVITE_BYTES_MAX: usize = 64;
 
 /// A user file, in bytes: some 50,000 users.
 pub const USER_FILE_BYTES_MAX: usize = 16 << 20;
+
 /// The name of an action, or of one of its placeholders, in bytes.
 pub const ACTION_NAME_BYTES_MAX: usize = 32;
 
@@ -285,6 +286,7 @@ pub const LISTEN_ADDRESSES_MAX: usize = 64;
 
 /// What is said to everybody who logs in, in bytes: a line or two of a terminal.
 pub const BANNER_BYTES_MAX: usize = 256;
+
 /// Digests of files that a server keeps in memory, in bytes: those of 1 TiB in large files.
 pub const DIGESTS_BYTES_MAX: usize = 4 << 20;
 
@@ -300,6 +302,7 @@ pub const DIGESTS_FILES_MAX: usize = 4096;
 
 /// Files of digests beside a root, in bytes: those of 4 TiB.
 pub const DIGESTS_FOLDER_BYTES_MAX: u64 = 16 << 20;
+
 /// Folders within one another that a client goes into, on either side: whoever has more of them has
 /// a loop.
 pub const TREE_DEPTH_MAX: usize = 256;
