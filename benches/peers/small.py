@@ -1,7 +1,6 @@
 """Figures of small things: many small files, log-ins, commands beside bulk load."""
 
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -51,9 +50,8 @@ def files(bench):
 
     for way in ("get", "put"):
         get, candidates = way == "get", []
-        if _has_recursive(bench, way):
-            ours = tow.get("small", bench.downloads, "-r") if get else tow.put(source, "up/", "-r")
-            candidates.append(ways(get, tow, ours, f"tow {way} -r", TREE))
+        ours = tow.get("small", bench.downloads, "-r") if get else tow.put(source, "up/", "-r")
+        candidates.append(ways(get, tow, ours, f"tow {way} -r", TREE))
         if rsync:
             theirs = (
                 rsync.get("small", bench.downloads, "-r") if get else rsync.put(source, "up/", "-r")
@@ -65,17 +63,7 @@ def files(bench):
             )
             candidates.append(ways(get, sftp, theirs, f"sftp {way} -r", SSH))
         figure = f"{way}, {what}"
-        if not _has_recursive(bench, way):
-            bench.table.add(figure, f"tow {way} -r", "not there yet")
         compare(bench, figure, candidates, count * SMALL_BYTES, unit="seconds")
-
-
-def _has_recursive(bench, way):
-    """Whether this build of `tow` can send folders."""
-    asked = subprocess.run(
-        [bench.servers.programs["tow"], way, "--help"], capture_output=True, text=True, check=False
-    )
-    return re.search(r"^\s*-r\b", asked.stdout, re.MULTILINE) is not None
 
 
 def logins(bench):
