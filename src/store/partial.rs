@@ -23,7 +23,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, Stat, Timespec, Timestamps, fstat, statat},
+    fs::{AtFlags, Mode, RenameFlags, Stat, Timespec, Timestamps, fstat, statat},
     io::Errno,
 };
 
@@ -299,8 +299,10 @@ impl Partial {
             files.sync_and_promise(journal, mark, root, md5)
         })?;
         let data = format!("{}.data", files.stem);
-        let rename = if files.upload.replace { sys::rename } else { sys::rename_to_new };
-        rename(files.dir.as_fd(), data.as_bytes(), target_dir.as_fd(), target).doing("renaming")?;
+        let only_new =
+            if files.upload.replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        sys::rename(files.dir.as_fd(), data.as_bytes(), target_dir.as_fd(), target, only_new)
+            .doing("renaming")?;
         // Before anything that may wait: nobody but us has written to it yet.
         if let Some(identity) = files.find_visible() {
             let _ = files.visible.set(identity);
