@@ -27,6 +27,7 @@ use tempfile::TempDir;
 
 pub mod bell;
 pub mod canary;
+mod fake;
 pub mod frames;
 pub mod people;
 pub mod proxy;
@@ -37,7 +38,7 @@ mod towd;
 pub mod watch;
 
 #[allow(unused_imports, reason = "each test binary uses a different part")]
-pub use self::{raw::Raw, towd::Towd};
+pub use self::{fake::Fake, raw::Raw, towd::Towd};
 
 /// How long anything may take that is expected at once. Long, for a loaded machine: reaching it
 /// is a failure, never a pace.
