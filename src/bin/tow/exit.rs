@@ -150,6 +150,9 @@ impl Failure {
                     Code::Denied => Some("ask whoever runs the server, or use another path"),
                     _ => None,
                 },
+                ClientError::Local { error: StoreError::NoSpace(_), .. } if !transfer => {
+                    Some("free space, then try again")
+                }
                 ClientError::Local { error, .. } => local_hint(error),
                 ClientError::Output { .. } | ClientError::Path(_) => None,
             },
