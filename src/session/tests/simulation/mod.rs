@@ -268,6 +268,7 @@ impl Server {
                 | Action::Forget
                 | Action::Report(_)
                 | Action::LoginFailed(_)
+                | Action::Refused(_)
                 | Action::EndAction
                 | Action::Pulse
                 | Action::Close => {}
