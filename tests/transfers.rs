@@ -298,6 +298,42 @@ fn an_unchanged_file_is_there_already_and_nothing_moves() {
 }
 
 #[test]
+fn a_file_that_is_here_already_is_compared_and_comes_only_if_it_is_another_one() {
+    const SIZE: u64 = 2 * SEGMENT_BYTES + 1;
+    let dir = TestDir::new();
+    let towd = Towd::start(["-v"]);
+    let (there, here) = (towd.root().join("f"), dir.join("f"));
+    random_file(&there, SIZE, 1);
+    get(&[], &towd.url("f"), &here).exits(0).says(&["moved"]);
+    let inode = fs::metadata(&here).unwrap().ino();
+    for digest in ["md5-tree", "md5"] {
+        let again = get(&["--digest", digest], &towd.url("f"), &here).exits(0);
+        assert!(!again.stderr.contains("moved"), "{}", again.stderr);
+        again.says(&["8.00 MiB verified", "it was there already"]);
+    }
+    assert_eq!(fs::metadata(&here).unwrap().ino(), inode);
+    assert_eq!(
+        towd.stderr().matches("get /f from=8388609 bytes=0 ").count(),
+        2,
+        "{}",
+        towd.stderr()
+    );
+
+    // The same size and time are not enough.
+    let time = fs::metadata(&here).unwrap().modified().unwrap();
+    random_file(&here, SIZE, 2);
+    File::options().write(true).open(&here).unwrap().set_modified(time).unwrap();
+    get(&[], &towd.url("f"), &here).exits(0).says(&["another one", "8.00 MiB moved"]);
+    assert!(same_bytes(&there, &here));
+    // Another size or time is not looked at any further.
+    fs::write(&here, "short").unwrap();
+    let said = get(&[], &towd.url("f"), &here).exits(0).says(&["8.00 MiB moved"]);
+    assert!(!said.stderr.contains("another one"), "{}", said.stderr);
+    assert!(same_bytes(&there, &here));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a partial stayed");
+}
+
+#[test]
 fn ipv6_and_several_addresses_are_served_at_once() {
     let mut addresses = vec!["127.0.0.1:0"];
     if TcpListener::bind("[::1]:0").is_ok() {

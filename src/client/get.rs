@@ -8,20 +8,22 @@ use std::{
 };
 
 use super::{
-    Client, ClientError, Event, Observer, Phase, Transferred, line::Line, pipe::Pipe, retry::Gain,
+    Client, ClientError, Event, Observer, Phase, Transferred, here, line::Line, pipe::Pipe,
+    retry::Gain,
 };
 use crate::{
     digest::{Engine, LEAF_BYTES, Md5Digest},
     limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES, STALL_DEADLINE},
     progress::Progress,
     session::{Incoming, LeafJob, Piece, Settled, run_jobs},
-    store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
+    store::{Opened, Partial, Place, Root, Source, StoreError, Upload, Worker},
     wire::{Code, Command, Frame, Mtime, RemotePath, Reply, Tag},
 };
 
 impl Client {
     /// Gets a file into `local`, where it appears only whole. Until then it is in a hidden partial
-    /// beside it, from which another call continues.
+    /// beside it, from which another call continues. One that is there already, of the same size and
+    /// time, is compared first: if it is the same, nothing comes.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -53,9 +55,17 @@ impl Client {
         let syncing = Worker::spawn(|| ())
             .map_err(|error| ClientError::Output { what: "starting a thread", error })?;
         let mut totals = Totals::default();
+        let mut compares = true;
         let (done, breaks) = self.retry(observer, |observer, gain| {
             let open = |offer: &Offer| {
                 let (size, mtime, tag) = (offer.size, offer.mtime, offer.tag.clone());
+                // Once: if it is another one, it comes as if it were not there.
+                if std::mem::take(&mut compares)
+                    && let Some((source, progress)) =
+                        here::look(root, name, (size, mtime), &self.options.stop)?
+                {
+                    return Ok(Target::Here { source, progress, what: what() });
+                }
                 let upload = Upload { path: name.clone(), size, mtime, tag, replace: true };
                 let opened = Partial::open(root, Place::Beside, upload, false);
                 match opened.map_err(|error| ClientError::Local { what: what(), error })? {
@@ -113,7 +123,7 @@ impl Totals {
             breaks,
             root: done.root,
             md5: done.md5,
-            unchanged: false,
+            unchanged: done.unchanged,
         }
     }
 }
@@ -123,6 +133,8 @@ struct Done {
     size: u64,
     root: Md5Digest,
     md5: Option<Md5Digest>,
+    /// It was here before, all of it.
+    unchanged: bool,
 }
 
 /// What the server has.
@@ -142,6 +154,12 @@ enum Target<'a, 'w> {
     },
     /// It was made visible before, and only the tidying-up was missing.
     There(Md5Digest, Option<Md5Digest>),
+    /// It is here before anything comes; whether it is the same is to be seen.
+    Here {
+        source: Source,
+        progress: Progress,
+        what: String,
+    },
     Pipe(&'a mut Pipe<'w>),
 }
 
@@ -246,9 +264,9 @@ impl<'a> Attempt<'a> {
         let mut target = open(&offer)?;
         let progress = match &target {
             Target::There(root, md5) => {
-                return Ok(Done { size: offer.size, root: *root, md5: *md5 });
+                return Ok(Done { size: offer.size, root: *root, md5: *md5, unchanged: false });
             }
-            Target::Partial { progress, .. } => progress.clone(),
+            Target::Partial { progress, .. } | Target::Here { progress, .. } => progress.clone(),
             Target::Pipe(pipe) => pipe.progress().clone(),
         };
         let mut incoming = Incoming::new(progress, digest);
@@ -274,7 +292,7 @@ impl<'a> Attempt<'a> {
                 let _ = partial.note(incoming.take_mark());
             }
             Target::Pipe(pipe) => pipe.keep(incoming),
-            Target::There(..) => {}
+            Target::There(..) | Target::Here { .. } => {}
         }
     }
 
@@ -301,7 +319,12 @@ impl<'a> Attempt<'a> {
         if !matches!(reply.code, Code::Continue | Code::NothingLeft) {
             return Err(ClientError::from_reply(reply));
         }
-        self.observer.event(Event::Phase(Phase::Receiving));
+        let is_here = matches!(target, Target::Here { .. });
+        self.observer.event(Event::Phase(if is_here {
+            Phase::Verifying
+        } else {
+            Phase::Receiving
+        }));
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut pace = Pace::new(incoming.moved_bytes());
         loop {
@@ -383,6 +406,11 @@ impl<'a> Attempt<'a> {
         };
         let settled = incoming.settle(frame)?;
         match (&settled, target) {
+            (Settled::Bad { .. }, Target::Here { .. }) => {
+                let text = "the file that is here is another one";
+                let _ = self.line.send_line(&Reply::text(Code::Differs, text));
+                return Err(ClientError::Broken(text.to_owned()));
+            }
             (Settled::Bad { segment }, target) => {
                 self.observer.event(Event::SegmentBad(*segment));
                 if matches!(target, Target::Pipe(_)) {
@@ -394,7 +422,7 @@ impl<'a> Attempt<'a> {
                 }
             }
             (Settled::Good, Target::Pipe(pipe)) => pipe.verified(number, incoming)?,
-            (Settled::Good, Target::Partial { .. } | Target::There(..)) => {}
+            (Settled::Good, Target::Partial { .. } | Target::There(..) | Target::Here { .. }) => {}
             (Settled::Differs(_) | Settled::Whole | Settled::Aborted(_), _) => {
                 return Ok(Some(settled));
             }
@@ -413,11 +441,14 @@ impl<'a> Attempt<'a> {
         let mut buffer = vec![0; if pending.is_empty() { 0 } else { CHUNK_BYTES }];
         let mut offset = pending.start;
         while offset < pending.end {
-            let Target::Partial { partial, what, .. } = &*target else {
-                let text = "the MD5 of the whole file was lost with the line";
-                return Err(ClientError::Verification(text.to_owned()));
+            let (read, what) = match &*target {
+                Target::Partial { partial, what, .. } => (partial.read(offset, &mut buffer), what),
+                Target::Here { source, what, .. } => (source.read(offset, &mut buffer), what),
+                Target::There(..) | Target::Pipe(_) => {
+                    let text = "the MD5 of the whole file was lost with the line";
+                    return Err(ClientError::Verification(text.to_owned()));
+                }
             };
-            let read = partial.read(offset, &mut buffer);
             let have = read.map_err(|error| ClientError::Local { what: what.clone(), error })?;
             let left = usize::try_from(pending.end - offset).unwrap_or(usize::MAX);
             let have = have.min(left);
@@ -447,11 +478,12 @@ impl<'a> Attempt<'a> {
                 committed.map_err(|error| ClientError::Local { what: what.clone(), error })?;
             }
             Target::Pipe(pipe) => pipe.flush()?,
-            Target::There(..) => {}
+            Target::There(..) | Target::Here { .. } => {}
         }
+        let unchanged = matches!(target, Target::Here { .. });
         // The file is there: a line that breaks now loses nothing but a word.
         let _ = self.line.send_line(&Reply::new(Code::Identical));
-        Ok(Done { size: incoming.progress().size(), root, md5 })
+        Ok(Done { size: incoming.progress().size(), root, md5, unchanged })
     }
 }
 
@@ -461,6 +493,9 @@ fn write(target: &mut Target<'_, '_>, offset: u64, bytes: &[u8]) -> Result<(), C
             .write(offset, bytes)
             .map_err(|error| ClientError::Local { what: what.clone(), error }),
         Target::Pipe(pipe) => pipe.hold(offset, bytes),
+        Target::Here { .. } => {
+            Err(ClientError::Broken("the server sends what nobody asked for".to_owned()))
+        }
         Target::There(..) => Ok(()),
     }
 }

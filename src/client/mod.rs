@@ -17,6 +17,7 @@
 mod commands;
 mod error;
 mod get;
+mod here;
 mod line;
 mod login;
 mod pipe;
