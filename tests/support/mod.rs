@@ -33,6 +33,7 @@ pub mod people;
 pub mod proxy;
 pub mod pty;
 mod raw;
+pub mod storm;
 pub mod tcp;
 mod towd;
 pub mod watch;
