@@ -413,7 +413,7 @@ fn a_source_that_changes_is_aborted_in_band() {
 
 #[test]
 fn a_source_that_is_cut_short_never_ends_well() {
-    let (towd, path, mut peer) = within_a_get();
+    let (towd, path, peer) = within_a_get();
     File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
     // Between two frames it is an abort; within one, nothing but the end of the line is left.
     let mut rest = Vec::new();

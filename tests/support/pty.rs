@@ -130,7 +130,7 @@ impl Pty {
 
     /// All that was said, up to the end of the program.
     #[track_caller]
-    pub fn said_to_the_end(&mut self) -> String {
+    pub fn said_to_the_end(&self) -> String {
         let said = self.said.text.lock().expect("the reader does not panic");
         let ended = self.said.more.wait_timeout_while(said, PATIENCE, |(_, ended)| !*ended);
         let (said, timeout) = ended.expect("the reader does not panic");
