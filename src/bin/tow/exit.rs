@@ -213,6 +213,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_was_begun_is_said_to_be_kept() {
+        let url: Url = "tow://host/f".parse().unwrap();
+        let said = |begun| {
+            let (what, error) = ("f".to_owned(), StoreError::NoSpace("full".to_owned()));
+            Failure::transfer(&url, begun)(ClientError::Local { what, error }).to_string()
+        };
+        assert!(said(true).contains("what was transferred is kept"), "{}", said(true));
+        assert!(!said(false).contains("kept"), "{}", said(false));
+        assert!(said(false).contains("free space, then try again"), "{}", said(false));
+    }
+
+    #[test]
     fn the_numbers_are_those_that_are_documented() {
         for (exit, code) in [
             (Exit::Done, 0),
