@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Client, ClientError, Event, Observer, Phase, Transferred, here, line::Line, pipe::Pipe,
+    Client, ClientError, Event, Observer, Phase, Transferred, here::Here, line::Line, pipe::Pipe,
     retry::Gain,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES, STALL_DEADLINE},
     progress::Progress,
     session::{Incoming, LeafJob, Piece, Settled, run_jobs},
-    store::{Opened, Partial, Place, Root, Source, StoreError, Upload, Worker},
+    store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
     wire::{Code, Command, Frame, Mtime, RemotePath, Reply, Tag},
 };
 
@@ -39,15 +39,18 @@ impl Client {
         let name = RemotePath::new(std::os::unix::ffi::OsStrExt::as_bytes(name))?;
         let dir = local.parent().filter(|dir| !dir.as_os_str().is_empty());
         let root = Root::plain(dir.unwrap_or_else(|| Path::new("."))).map_err(local_error)?;
-        self.get_beneath(remote, &Arc::new(root), &name, local, observer)
+        let here = self.look_here(remote, &root, &name, observer)?;
+        self.get_beneath(remote, &Arc::new(root), &name, here.as_ref(), local, observer)
     }
 
-    /// As [`Client::get`], into a folder that is open. `local` is only how it is called.
+    /// As [`Client::get`], into a folder that is open. `local` is only how it is called, and `here`
+    /// what may make it needless.
     pub(super) fn get_beneath(
         &self,
         remote: &RemotePath,
         root: &Arc<Root>,
         name: &RemotePath,
+        here: Option<&Here>,
         local: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
@@ -55,16 +58,11 @@ impl Client {
         let syncing = Worker::spawn(|| ())
             .map_err(|error| ClientError::Output { what: "starting a thread", error })?;
         let mut totals = Totals::default();
-        let mut compares = true;
         let (done, breaks) = self.retry(observer, |observer, gain| {
             let open = |offer: &Offer| {
                 let (size, mtime, tag) = (offer.size, offer.mtime, offer.tag.clone());
-                // Once: if it is another one, it comes as if it were not there.
-                if std::mem::take(&mut compares)
-                    && let Some((source, progress)) =
-                        here::look(root, name, (size, mtime), &self.options.stop)?
-                {
-                    return Ok(Target::Here { source, progress, what: what() });
+                if let Some(here) = here.filter(|here| here.may_be(size, mtime)) {
+                    return Ok(Target::Here { here, what: what() });
                 }
                 let upload = Upload { path: name.clone(), size, mtime, tag, replace: true };
                 let opened = Partial::open(root, Place::Beside, upload, false);
@@ -156,8 +154,7 @@ enum Target<'a, 'w> {
     There(Md5Digest, Option<Md5Digest>),
     /// It is here before anything comes; whether it is the same is to be seen.
     Here {
-        source: Source,
-        progress: Progress,
+        here: &'a Here,
         what: String,
     },
     Pipe(&'a mut Pipe<'w>),
@@ -266,7 +263,8 @@ impl<'a> Attempt<'a> {
             Target::There(root, md5) => {
                 return Ok(Done { size: offer.size, root: *root, md5: *md5, unchanged: false });
             }
-            Target::Partial { progress, .. } | Target::Here { progress, .. } => progress.clone(),
+            Target::Partial { progress, .. } => progress.clone(),
+            Target::Here { here, .. } => here.progress.clone(),
             Target::Pipe(pipe) => pipe.progress().clone(),
         };
         let mut incoming = Incoming::new(progress, digest);
@@ -406,7 +404,8 @@ impl<'a> Attempt<'a> {
         };
         let settled = incoming.settle(frame)?;
         match (&settled, target) {
-            (Settled::Bad { .. }, Target::Here { .. }) => {
+            (Settled::Bad { .. }, Target::Here { here, .. }) => {
+                here.is_other();
                 let text = "the file that is here is another one";
                 let _ = self.line.send_line(&Reply::text(Code::Differs, text));
                 return Err(ClientError::Broken(text.to_owned()));
@@ -443,7 +442,7 @@ impl<'a> Attempt<'a> {
         while offset < pending.end {
             let (read, what) = match &*target {
                 Target::Partial { partial, what, .. } => (partial.read(offset, &mut buffer), what),
-                Target::Here { source, what, .. } => (source.read(offset, &mut buffer), what),
+                Target::Here { here, what } => (here.source.read(offset, &mut buffer), what),
                 Target::There(..) | Target::Pipe(_) => {
                     let text = "the MD5 of the whole file was lost with the line";
                     return Err(ClientError::Verification(text.to_owned()));
@@ -478,6 +477,11 @@ impl<'a> Attempt<'a> {
                 committed.map_err(|error| ClientError::Local { what: what.clone(), error })?;
             }
             Target::Pipe(pipe) => pipe.flush()?,
+            Target::Here { here, .. } if !here.source.is_unchanged() => {
+                here.is_other();
+                let text = "the file that is here changed while it was compared";
+                return Err(ClientError::Broken(text.to_owned()));
+            }
             Target::There(..) | Target::Here { .. } => {}
         }
         let unchanged = matches!(target, Target::Here { .. });
