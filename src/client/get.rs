@@ -39,7 +39,7 @@ impl Client {
         let name = RemotePath::new(std::os::unix::ffi::OsStrExt::as_bytes(name))?;
         let dir = local.parent().filter(|dir| !dir.as_os_str().is_empty());
         let root = Root::plain(dir.unwrap_or_else(|| Path::new("."))).map_err(local_error)?;
-        let here = self.look_here(remote, &root, &name, observer)?;
+        let here = Here::open(&root, &name);
         self.get_beneath(remote, &Arc::new(root), &name, here.as_ref(), local, observer)
     }
 
@@ -61,8 +61,10 @@ impl Client {
         let (done, breaks) = self.retry(observer, |observer, gain| {
             let open = |offer: &Offer| {
                 let (size, mtime, tag) = (offer.size, offer.mtime, offer.tag.clone());
-                if let Some(here) = here.filter(|here| here.may_be(size, mtime)) {
-                    return Ok(Target::Here { here, what: what() });
+                if let Some(here) = here
+                    && let Some(progress) = here.same(size, mtime)
+                {
+                    return Ok(Target::Here { here, progress, what: what() });
                 }
                 let upload = Upload { path: name.clone(), size, mtime, tag, replace: true };
                 let opened = Partial::open(root, Place::Beside, upload, false);
@@ -74,7 +76,11 @@ impl Client {
                     Opened::Committed(root, md5) => Ok(Target::There(root, md5)),
                 }
             };
-            Attempt::begin(self, observer, gain, &mut totals)?.run(remote, open)
+            let mut attempt = Attempt::begin(self, observer, gain, &mut totals)?;
+            if let Some(here) = here {
+                here.look(&mut attempt.line, remote, attempt.observer, &self.options.stop)?;
+            }
+            attempt.run(remote, open)
         })?;
         Ok(totals.transferred(&done, breaks))
     }
@@ -155,6 +161,7 @@ enum Target<'a, 'w> {
     /// It is here before anything comes; whether it is the same is to be seen.
     Here {
         here: &'a Here,
+        progress: &'a Progress,
         what: String,
     },
     Pipe(&'a mut Pipe<'w>),
@@ -264,7 +271,7 @@ impl<'a> Attempt<'a> {
                 return Ok(Done { size: offer.size, root: *root, md5: *md5, unchanged: false });
             }
             Target::Partial { progress, .. } => progress.clone(),
-            Target::Here { here, .. } => here.progress.clone(),
+            Target::Here { progress, .. } => (*progress).clone(),
             Target::Pipe(pipe) => pipe.progress().clone(),
         };
         let mut incoming = Incoming::new(progress, digest);
@@ -442,7 +449,7 @@ impl<'a> Attempt<'a> {
         while offset < pending.end {
             let (read, what) = match &*target {
                 Target::Partial { partial, what, .. } => (partial.read(offset, &mut buffer), what),
-                Target::Here { here, what } => (here.source.read(offset, &mut buffer), what),
+                Target::Here { here, what, .. } => (here.source.read(offset, &mut buffer), what),
                 Target::There(..) | Target::Pipe(_) => {
                     let text = "the MD5 of the whole file was lost with the line";
                     return Err(ClientError::Verification(text.to_owned()));

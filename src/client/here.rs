@@ -1,83 +1,95 @@
 //! A file that is here already under the name that is to be got: what its bytes come to, so that the
 //! server's digests tell whether it is the same, and nothing has to come.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
-use super::{Client, ClientError, Event, Observer, Phase};
+use super::{ClientError, Event, Observer, Phase, Stop, line::Line};
 use crate::{
     digest::Engine,
     limits::CHUNK_BYTES,
     progress::Progress,
     store::{Root, Source},
-    wire::{Mtime, RemotePath},
+    wire::{Code, Command, Mtime, RemotePath},
 };
 
-/// A file, and what it comes to.
+/// A file that may be the same as the one on the server.
 pub(super) struct Here {
     pub(super) source: Source,
-    pub(super) progress: Progress,
+    /// What it comes to, once it was read.
+    progress: OnceCell<Progress>,
     /// The server has another one.
     is_other: Cell<bool>,
 }
 
 impl Here {
-    /// Whether it may be the one that the server offers.
-    pub(super) fn may_be(&self, size: u64, mtime: Mtime) -> bool {
-        let identity = self.source.identity();
-        !self.is_other.get() && (identity.size, identity.mtime) == (size, mtime)
+    /// The file of this name, if there is one. An empty one is as soon got.
+    pub(super) fn open(root: &Root, name: &RemotePath) -> Option<Self> {
+        let source = Source::open(root, name).ok().filter(|source| source.identity().size > 0)?;
+        Some(Self { source, progress: OnceCell::new(), is_other: Cell::new(false) })
     }
 
     /// It is not the one: it comes as if there were none.
     pub(super) fn is_other(&self) {
         self.is_other.set(true);
     }
-}
 
-impl Client {
-    /// The file of this name, read and hashed, if it has the size and the time of the one on the
-    /// server, as a file that was got has. An empty one is as soon got. No transfer waits meanwhile:
-    /// it would take a server's patience to read a large file.
-    pub(super) fn look_here(
+    /// What it comes to, if it may be the one that the server offers.
+    pub(super) fn same(&self, size: u64, mtime: Mtime) -> Option<&Progress> {
+        self.progress.get().filter(|_| self.is_of(size, mtime))
+    }
+
+    fn is_of(&self, size: u64, mtime: Mtime) -> bool {
+        let identity = self.source.identity();
+        !self.is_other.get() && (identity.size, identity.mtime) == (size, mtime)
+    }
+
+    /// Reads it, if the one on the server has the same size and time, as a file that was got has. No
+    /// transfer waits meanwhile: a large file would take longer to read than a server waits.
+    pub(super) fn look(
         &self,
+        line: &mut Line,
         remote: &RemotePath,
-        root: &Root,
-        name: &RemotePath,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Here>, ClientError> {
-        let Ok(source) = Source::open(root, name) else { return Ok(None) };
-        let size = source.identity().size;
-        if size == 0 {
-            return Ok(None);
+        stop: &Stop,
+    ) -> Result<(), ClientError> {
+        if self.is_other.get() || self.progress.get().is_some() {
+            return Ok(());
         }
-        let here = Here { source, progress: Progress::new(size), is_other: Cell::new(false) };
-        match self.stat(remote, observer) {
-            Ok(there) if here.may_be(there.size, there.mtime) => {}
-            // Whatever is wrong with it, the transfer will say it better.
-            Ok(_) | Err(ClientError::Refused(_)) => return Ok(None),
-            Err(error) => return Err(error),
+        line.send_command(&Command::Stat { path: remote.clone() })?;
+        let reply = line.read_reply()?;
+        if reply.code.closes() {
+            return Err(ClientError::from_reply(reply));
         }
-        observer.event(Event::Phase(Phase::Checking));
-        self.hash(here)
+        // Whatever is wrong with it, the transfer will say it better.
+        let same =
+            reply.code == Code::Done && self.is_of(reply.bytes("size")?, reply.get("mtime")?);
+        if same {
+            observer.event(Event::Phase(Phase::Checking));
+        }
+        match if same { self.hash(stop)? } else { None } {
+            Some(progress) => _ = self.progress.set(progress),
+            None => self.is_other(),
+        }
+        Ok(())
     }
 
     /// `None` if it can't be read as a whole: then it is not known to be the same.
-    fn hash(&self, mut here: Here) -> Result<Option<Here>, ClientError> {
-        let engine = Engine::new();
+    fn hash(&self, stop: &Stop) -> Result<Option<Progress>, ClientError> {
+        let (engine, mut progress) = (Engine::new(), Progress::new(self.source.identity().size));
         let (mut buffer, mut leaves) = (vec![0; CHUNK_BYTES], Vec::new());
-        let Here { source, progress, .. } = &mut here;
         while progress.frontier() < progress.size() {
-            if self.options.stop.is_set() {
+            if stop.is_set() {
                 return Err(ClientError::Interrupted);
             }
             let left = usize::try_from(progress.size() - progress.frontier()).unwrap_or(usize::MAX);
             let wanted = left.min(CHUNK_BYTES);
             let Some(bytes) = buffer.get_mut(..wanted) else { return Ok(None) };
-            if !source.read(progress.frontier(), bytes).is_ok_and(|have| have == wanted) {
+            if !self.source.read(progress.frontier(), bytes).is_ok_and(|have| have == wanted) {
                 return Ok(None);
             }
             engine.leaves(bytes, &mut leaves);
             leaves.drain(..).for_each(|leaf| progress.push_leaf(leaf));
         }
-        Ok(Some(here))
+        Ok(Some(progress))
     }
 }
