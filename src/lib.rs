@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod auth;
+mod bucket;
 pub mod client;
 pub mod config;
 pub mod digest;

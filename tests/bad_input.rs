@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::Write,
     os::unix::{fs::symlink, net::UnixListener},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
@@ -388,8 +388,8 @@ fn a_download_that_the_client_gives_up_ends_between_two_frames() {
     assert!(said.starts_with("503 "), "a noop is no verdict: {said}");
 }
 
-#[test]
-fn a_source_that_changes_is_aborted_in_band() {
+/// A large file, and a connection over which the rest of it comes.
+fn within_a_get() -> (Towd, PathBuf, Raw) {
     let towd = towd();
     let path = towd.root().join("f");
     random_file(&path, 64 << 20, 1);
@@ -398,6 +398,12 @@ fn a_source_that_changes_is_aborted_in_band() {
     assert!(peer.read_line().starts_with("203 "));
     assert!(peer.read_line().starts_with("426 "));
     read_frame(&mut peer);
+    (towd, path, peer)
+}
+
+#[test]
+fn a_source_that_changes_is_aborted_in_band() {
+    let (_towd, path, mut peer) = within_a_get();
     File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap();
     let (last, why) = read_to_last_frame(&mut peer);
     assert_eq!(last.kind, FrameKind::Abort);
@@ -407,14 +413,7 @@ fn a_source_that_changes_is_aborted_in_band() {
 
 #[test]
 fn a_source_that_is_cut_short_never_ends_well() {
-    let towd = towd();
-    let path = towd.root().join("f");
-    random_file(&path, 64 << 20, 1);
-    let mut peer = connect(&towd);
-    peer.send("get /f\n402\n");
-    assert!(peer.read_line().starts_with("203 "));
-    assert!(peer.read_line().starts_with("426 "));
-    read_frame(&mut peer);
+    let (towd, path, peer) = within_a_get();
     File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
     // Between two frames it is an abort; within one, nothing but the end of the line is left.
     let mut rest = Vec::new();

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use mio::{Events, Poll, Token};
 use rustix::io::FdFlags;
-use support::{PATIENCE, wait_until};
+use support::{PATIENCE, wait_until, watch::is_long};
 use towpath::action::{Actions, Prepared, ProgramFault};
 use towpath::limits::ACTIONS_RUNNING_MAX;
 use towpath::server::child::{
@@ -463,7 +463,7 @@ fn two_hundred_clients_that_leave_mid_run_leave_nothing() {
     let script = "trap '' TERM HUP; sleep 1000 & setsid sleep 1000 & \
                   (setsid sh -c 'sleep 1000 & sleep 1000' &); echo; while :; do sleep 1000; done";
     let mut marks = BTreeSet::new();
-    for round in 0..200 {
+    for round in 0..if is_long() { 10_000 } else { 200 } {
         let mut child = turn.shell(script);
         marks.insert(format!("TOW_ACTION={}", child.id()).into_bytes());
         // At any moment: before it did anything, and when all of it runs.

@@ -123,6 +123,25 @@ fn a_server_that_is_not_there_is_told_at_once_when_asked_to_give_up() {
 }
 
 #[test]
+fn a_name_that_leads_nowhere_is_not_looked_up_again_and_again() {
+    // Longer than any label may be, so that no resolver has to be asked.
+    let host = "x".repeat(64);
+    let said = run_tow(["--give-up", "2s", "ls", &format!("tow://{host}/")]).exits(6);
+    let said = said.says(&["can't find the address of xxx", "host and port are right"]);
+    assert!(!said.stderr.contains("trying again"), "{}", said.stderr);
+}
+
+#[test]
+fn no_transfer_that_was_refused_for_want_of_space_is_said_to_be_kept() {
+    let (towd, dir) = (Towd::start(["--reserve", "1000000TiB"]), TestDir::new());
+    fs::write(dir.join("f"), "x").unwrap();
+    let said = run_tow(["put", text(&dir.join("f")), &towd.url("f")]).exits(5);
+    assert!(!said.stderr.contains("kept:"), "{}", said.stderr);
+    said.says(&["free space there, then try again"]);
+    assert_eq!(fs::read_dir(towd.root().join(".tow/partials")).unwrap().count(), 0);
+}
+
+#[test]
 fn what_is_no_tow_server_is_called_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("tow://{}/f", listener.local_addr().unwrap());

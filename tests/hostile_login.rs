@@ -6,17 +6,13 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write,
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use support::{
-    PATIENCE, Ran, Raw, TestDir,
+    Fake, PATIENCE, Ran, Raw, TestDir,
     canary::has_no_canary,
     frames::offer,
     people::{
@@ -278,44 +274,33 @@ fn cram_md5_lets_in_only_whom_the_operator_allows_it() {
 }
 
 /// A server that follows a script, once for each connection, and takes down what it hears.
-struct Fake {
-    addr: SocketAddr,
-    stop: Arc<AtomicBool>,
+struct Liar {
+    fake: Fake,
     heard: Arc<Mutex<Vec<String>>>,
-    thread: Option<JoinHandle<()>>,
 }
 
-impl Fake {
+impl Liar {
     /// Greets like this; then the script gets each line of the client and says what comes next.
     fn start(
         greeting: &'static str,
         script: impl Fn(usize, &str) -> Option<String> + Send + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (stop, heard) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let (stopping, hears) = (Arc::clone(&stop), Arc::clone(&heard));
-        let thread = thread::spawn(move || {
-            for peer in listener.incoming() {
-                if stopping.load(Ordering::Acquire) {
-                    return;
-                }
-                converse(Raw::over(peer.unwrap()), greeting, &script, &hears);
-            }
-        });
-        Self { addr, stop, heard, thread: Some(thread) }
+        let heard = Arc::default();
+        let hears = Arc::clone(&heard);
+        let fake = Fake::start(move |peer| converse(peer, greeting, &script, &hears));
+        Self { fake, heard }
     }
 
     /// What `tow` makes of it, with patience for some tries, and what it has said.
     fn tow(&self, args: &[&str]) -> (Ran, Vec<String>) {
-        let url = url(self.addr, "anna", "");
+        let url = url(self.fake.addr(), "anna", "");
         let ran = run(tow_with(PASSWORD, ["--give-up", "2s"].iter().chain(args).chain([&&*url])));
         (ran, std::mem::take(&mut self.heard.lock().unwrap()))
     }
 }
 
 fn converse(
-    mut peer: Raw,
+    peer: &mut Raw,
     greeting: &str,
     script: &dyn Fn(usize, &str) -> Option<String>,
     heard: &Mutex<Vec<String>>,
@@ -331,18 +316,6 @@ fn converse(
         count += 1;
         heard.lock().unwrap().push(line);
     }
-    peer.closes_within(PATIENCE);
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        drop(TcpStream::connect(self.addr));
-        let ended = self.thread.take().map(JoinHandle::join);
-        if !thread::panicking() {
-            ended.unwrap().unwrap();
-        }
-    }
 }
 
 #[test]
@@ -353,20 +326,20 @@ fn a_server_that_offers_less_than_it_should_is_told_nothing() {
         ("220 tow/1 digests=md5-tree,md5 login=cram-md5,anonymous", "does not offer scram-sha-256"),
         ("220 tow/1 digests=md5-tree,md5 login=none", "has no logins"),
     ] {
-        let fake = Fake::start(greeting, |_, _| Some("230 user=anna rights=rwd".to_owned()));
-        let (ran, heard) = fake.tow(&["ls"]);
+        let liar = Liar::start(greeting, |_, _| Some("230 user=anna rights=rwd".to_owned()));
+        let (ran, heard) = liar.tow(&["ls"]);
         ran.exits(4).says(&["not logged in", words]);
         assert!(heard.is_empty(), "{greeting}: {heard:?}");
         let file = TestDir::new();
         fs::write(file.join("f"), "secret").unwrap();
-        let (ran, heard) = fake.tow(&["put", file.join("f").to_str().unwrap()]);
+        let (ran, heard) = liar.tow(&["put", file.join("f").to_str().unwrap()]);
         ran.exits(4);
         assert!(heard.is_empty(), "{greeting}: {heard:?}");
     }
     // Nor does one that says nothing of logins, or of ways that are not known, get more.
     for greeting in ["220 tow/1 digests=md5-tree,md5", "220 tow/1 login=plain"] {
-        let fake = Fake::start(greeting, |_, _| Some("230 user=anna rights=rwd".to_owned()));
-        let (ran, heard) = fake.tow(&["ls"]);
+        let liar = Liar::start(greeting, |_, _| Some("230 user=anna rights=rwd".to_owned()));
+        let (ran, heard) = liar.tow(&["ls"]);
         assert_ne!(ran.code, Some(0));
         assert!(heard.is_empty(), "{greeting}: {heard:?}");
     }
@@ -404,7 +377,7 @@ fn a_server_that_cannot_prove_itself_is_not_trusted() {
         format!("{welcome} data={other}"),
         format!("{welcome} data={}", to_base64(b"e=other-error")),
     ] {
-        let fake = Fake::start(SCRAM, move |nth, line| {
+        let liar = Liar::start(SCRAM, move |nth, line| {
             (nth == 0)
                 .then(|| {
                     let first = first_of(line);
@@ -412,7 +385,7 @@ fn a_server_that_cannot_prove_itself_is_not_trusted() {
                 })
                 .or_else(|| (nth == 1).then(|| after.clone()))
         });
-        let (ran, heard) = fake.tow(&["ls"]);
+        let (ran, heard) = liar.tow(&["ls"]);
         ran.exits(4).says(&["could not prove that it knows this user"]);
         // It has the proof, which is what SCRAM gives away, and no command.
         assert_eq!(heard.len(), 2, "{heard:?}");
@@ -423,9 +396,9 @@ fn a_server_that_cannot_prove_itself_is_not_trusted() {
 #[test]
 fn a_server_that_asks_for_no_proof_at_all_is_not_trusted() {
     for answer in ["230 user=anna rights=rwd", "230 user=anna rights=rwd data=dj0"] {
-        let fake = Fake::start(SCRAM, move |nth, _| (nth == 0).then(|| answer.to_owned()));
+        let liar = Liar::start(SCRAM, move |nth, _| (nth == 0).then(|| answer.to_owned()));
         for auth in ["scram-sha-256", "cram-md5"] {
-            let (ran, heard) = fake.tow(&["--auth", auth, "ls"]);
+            let (ran, heard) = liar.tow(&["--auth", auth, "ls"]);
             ran.exits(4).says(&["could not prove that it knows this user"]);
             assert_eq!(heard.len(), 1, "{heard:?}");
         }
@@ -449,13 +422,13 @@ fn a_challenge_that_asks_for_the_wrong_thing_is_refused_before_anything_is_compu
     ];
     for (make, words) in challenges {
         let salt = salt.clone();
-        let fake = Fake::start(SCRAM, move |nth, line| {
+        let liar = Liar::start(SCRAM, move |nth, line| {
             (nth == 0).then(|| {
                 let challenge = make(first_of(line).nonce()).replace("SALT", &salt);
                 format!("334 data={}", to_base64(challenge.as_bytes()))
             })
         });
-        let (ran, heard) = fake.tow(&["ls"]);
+        let (ran, heard) = liar.tow(&["ls"]);
         ran.exits(4).says(&["not logged in", words]);
         // No proof, and no second try.
         assert_eq!(heard.len(), 1, "{words}: {heard:?}");
@@ -464,17 +437,17 @@ fn a_challenge_that_asks_for_the_wrong_thing_is_refused_before_anything_is_compu
 
 #[test]
 fn what_a_server_says_about_a_login_shows_no_control_characters() {
-    let fake = Fake::start(SCRAM, |nth, _| {
+    let liar = Liar::start(SCRAM, |nth, _| {
         (nth == 0).then(|| "430 \u{1b}]0;owned\u{7} wrong\u{9b}".to_owned())
     });
-    let (ran, _) = fake.tow(&["ls"]);
+    let (ran, _) = liar.tow(&["ls"]);
     assert_ne!(ran.code, Some(0));
     assert!(!ran.stderr.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{:?}", ran.stderr);
 }
 
 #[test]
 fn a_password_does_not_cross_the_line() {
-    let fake = Fake::start("220 tow/1 digests=md5-tree,md5 login=scram-sha-256 register=open", {
+    let liar = Liar::start("220 tow/1 digests=md5-tree,md5 login=scram-sha-256 register=open", {
         |nth, line| {
             Some(match nth {
                 0 if line.contains("register") => "200 you can log in now".to_owned(),
@@ -484,7 +457,7 @@ fn a_password_does_not_cross_the_line() {
         }
     });
     for (args, code, lines) in [(["ls"], 4, 2), (["register"], 0, 1)] {
-        let (ran, heard) = fake.tow(&args);
+        let (ran, heard) = liar.tow(&args);
         ran.exits(code);
         assert_eq!(heard.len(), lines, "{heard:?}");
         for line in heard {

@@ -6,20 +6,15 @@
 use std::{
     fs,
     io::Write,
-    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::symlink,
     path::Path,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use support::{
-    PATIENCE, Ran, Raw, TestDir, Towd,
+    Fake, PATIENCE, Ran, Raw, TestDir, Towd,
     frames::{data, end, frame, root, segment, segments},
     random_file, run, run_tow, same_bytes, tow,
 };
@@ -34,36 +29,7 @@ const GREETING: &str = "220 tow/1 digests=md5-tree,md5 login=none\n";
 const FOUND: &str = "203 size=10 mtime=1700000000.000000000 tag=t\n";
 const BYTES: [u8; 10] = [5; 10];
 
-/// A server that follows a script for each connection, one after the other.
-struct Fake {
-    addr: SocketAddr,
-    stop: Arc<AtomicBool>,
-    connections: Arc<AtomicU32>,
-    thread: Option<JoinHandle<()>>,
-}
-
 impl Fake {
-    /// The script ends with the connection; the client is waited for.
-    fn start(script: impl Fn(&mut Raw) + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let connections = Arc::new(AtomicU32::new(0));
-        let (stopping, counting) = (Arc::clone(&stop), Arc::clone(&connections));
-        let thread = thread::spawn(move || {
-            for peer in listener.incoming() {
-                if stopping.load(Ordering::Acquire) {
-                    return;
-                }
-                counting.fetch_add(1, Ordering::AcqRel);
-                let mut peer = Raw::over(peer.unwrap());
-                script(&mut peer);
-                peer.closes_within(PATIENCE);
-            }
-        });
-        Self { addr, stop, connections, thread: Some(thread) }
-    }
-
     /// Greets, and then follows the script.
     fn greeting(script: impl Fn(&mut Raw) + Send + 'static) -> Self {
         Self::start(move |peer| {
@@ -84,7 +50,7 @@ impl Fake {
     }
 
     fn url(&self) -> String {
-        format!("tow://{}/f", self.addr)
+        format!("tow://{}/f", self.addr())
     }
 
     /// What `tow` says to it, without patience.
@@ -92,17 +58,6 @@ impl Fake {
         let url = self.url();
         let args = args.iter().map(|&arg| if arg == "URL" { &*url } else { arg });
         run_tow(["--give-up", "0"].into_iter().chain(args))
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        drop(TcpStream::connect(self.addr));
-        let ended = self.thread.take().map(JoinHandle::join);
-        if !thread::panicking() {
-            ended.unwrap().unwrap();
-        }
     }
 }
 
@@ -144,7 +99,7 @@ fn a_server_of_another_version_is_refused_at_once() {
     });
     // With all its patience.
     run_tow(["get", &fake.url(), "-"]).exits(5).says(&["does not speak tow/1", "tow/2"]);
-    assert_eq!(fake.connections.load(Ordering::Acquire), 1);
+    assert_eq!(fake.connections(), 1);
     let busy = Fake::start(|peer| {
         say(peer, "429 too many connections\n");
     });

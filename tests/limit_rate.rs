@@ -1,6 +1,6 @@
-//! `--limit-rate`: the bytes are the right ones, and how exact it is.
+//! `--limit-rate`: the bytes are the right ones. How exact it is, `cargo bench --bench rates` tells.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path};
 
 use support::{TestDir, Towd, random_file, run_tow, same_bytes};
 
@@ -27,30 +27,5 @@ fn what_is_limited_brings_the_right_bytes() {
     moves("get", "3", "2MiB", &towd.url("from"), text(&got));
     for name in (0..20).map(|n| n.to_string()).chain(["large".to_owned()]) {
         assert!(same_bytes(from.join(&name), got.join(&name)), "{name}");
-    }
-}
-
-/// How exact it is over ten seconds, each way and over several connections. A figure, not a claim:
-/// `cargo test --test limit_rate -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes most of a minute, and a busy machine could miss it"]
-fn the_rate_over_ten_seconds() {
-    const RATE: u32 = 8 << 20;
-    let (dir, towd) = (TestDir::new(), Towd::start([""; 0]));
-    let from = dir.join("from");
-    fs::create_dir(&from).expect("a folder");
-    for n in 0..4 {
-        random_file(from.join(format!("{n}")), 20 << 20, n);
-    }
-    let rate = RATE.to_string();
-    for jobs in ["1", "4"] {
-        let (up, down) = (towd.url(jobs), dir.join(jobs));
-        for (way, a, b) in [("put", text(&from), &*up), ("get", &*up, text(&down))] {
-            let began = Instant::now();
-            moves(way, jobs, &rate, a, b);
-            let took = began.elapsed().as_secs_f64();
-            let share = 100.0 * f64::from(80_u32 << 20) / took / f64::from(RATE);
-            println!("{way} over {jobs}: {took:.2} s, {share:.1} % of the limit");
-        }
     }
 }

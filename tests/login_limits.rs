@@ -1,7 +1,5 @@
 //! How many may be in at once, what failures cost, and that a storm of wrong passwords hurts nobody.
-//!
-//! The measurements at the end are run by
-//! `cargo test --test login_limits -- --ignored --nocapture --test-threads=1`.
+//! What logins cost is measured by `cargo bench --bench logins`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
@@ -10,12 +8,7 @@ use std::{
     io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     process::Stdio,
-    sync::{
-        Barrier,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
     thread,
-    time::{Duration, Instant},
 };
 
 use support::{
@@ -24,7 +17,9 @@ use support::{
         House, PASSWORD, WRONG, ask, begin, client, connect_from, greeted, greeted_from, log_in,
         log_in_with, logged_in, proof_line, tow_with, url,
     },
-    random_file, resident_bytes, run, same_bytes, wait_until,
+    random_file, run, same_bytes,
+    storm::{GUESSERS, Storm},
+    wait_until,
     watch::{patient, remote},
 };
 use towpath::wire::DigestChoice;
@@ -214,38 +209,13 @@ fn five_failures_end_a_connection() {
     }
 }
 
-/// Two hundred at once try the wrong password, once each; how many were told what.
-fn storm(addr: SocketAddr, told_wrong: &AtomicUsize, told_too_many: &AtomicUsize) {
-    let together = Barrier::new(200);
-    thread::scope(|scope| {
-        for n in 0..200 {
-            let together = &together;
-            scope.spawn(move || {
-                let mut peer = greeted(addr);
-                together.wait();
-                let user = if n % 2 == 0 { "anna" } else { "nobody" };
-                let said = log_in_with(&mut peer, user, "a wrong password");
-                match &*said {
-                    WRONG => told_wrong.fetch_add(1, Ordering::AcqRel),
-                    "429 too many logins at once from your address" => {
-                        told_too_many.fetch_add(1, Ordering::AcqRel)
-                    }
-                    other => unreachable!("{other}"),
-                };
-            });
-        }
-    });
-}
-
 #[test]
 fn a_storm_of_wrong_passwords_stops_no_transfer_and_locks_nobody_out() {
     let (house, dir) = (House::of(&["anna", "ben"]), TestDir::new());
     let towd = house.towd([]);
     let source = dir.join("source");
     random_file(&source, 8 << 20, 5);
-    // Wrong ones cost the client most: once is enough.
-    support::people::keys("a wrong password", &[0; 8], 4096);
-    let (wrong, too_many) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let storm = Storm::prepared();
     thread::scope(|scope| {
         for n in 0..16 {
             let (towd, source, dir) = (&towd, &source, &dir);
@@ -259,14 +229,14 @@ fn a_storm_of_wrong_passwords_stops_no_transfer_and_locks_nobody_out() {
         }
         // Whoever transfers is in before it begins.
         assert!(wait_until(PATIENCE, || towd.stderr().matches("ben logged in").count() >= 16));
-        let stormy = scope.spawn(|| storm(towd.addr(), &wrong, &too_many));
-        assert!(wait_until(PATIENCE, || wrong.load(Ordering::Acquire) > 0));
+        let stormy = scope.spawn(|| storm.blow(host(1), towd.addr()));
+        assert!(wait_until(PATIENCE, || storm.wrong() > 0));
         // Elsewhere, the victim gets in meanwhile.
         log_in(&mut greeted_from(host(2), towd.addr()), "anna");
         stormy.join().unwrap();
     });
-    let (wrong, too_many) = (wrong.into_inner(), too_many.into_inner());
-    assert_eq!(wrong + too_many, 200);
+    let (wrong, too_many) = (storm.wrong(), storm.too_many());
+    assert_eq!(wrong + too_many, GUESSERS);
     assert!(wrong >= 6 && too_many > 0, "{wrong} {too_many}");
     // From the same address as well, after a wait.
     let mut command = tow_with(PASSWORD, ["--give-up", "120s", "whoami"]);
@@ -278,108 +248,4 @@ fn a_storm_of_wrong_passwords_stops_no_transfer_and_locks_nobody_out() {
     for n in 0..16 {
         assert!(same_bytes(&source, house.home("ben").join(format!("f{n}"))));
     }
-}
-
-/// Round trips of `noop` until it is asked to stop, sorted.
-fn pings(peer: &mut Raw, stop: &AtomicBool) -> Vec<Duration> {
-    let mut took = Vec::new();
-    while !stop.load(Ordering::Acquire) {
-        let began = Instant::now();
-        assert_eq!(ask(peer, "noop"), "200");
-        took.push(began.elapsed());
-        thread::sleep(Duration::from_millis(1));
-    }
-    took.sort_unstable();
-    took
-}
-
-/// What all threads of a process have spent on processors.
-fn processor_time(pid: u32) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of = |task: fs::DirEntry| {
-        let text = fs::read_to_string(task.path().join("schedstat")).unwrap();
-        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-    };
-    tasks.map(|task| of(task.unwrap())).sum()
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn measure_round_trips_beside_a_storm_of_wrong_passwords() {
-    let house = House::of(&["anna", "ben"]);
-    let towd = house.towd([]);
-    let mut peer = logged_in(towd.addr(), "ben");
-    let p99 = |took: &[Duration]| took[(took.len() - 1) * 99 / 100];
-    let mut measure = |beside: &(dyn Fn() + Sync)| {
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let pings = scope.spawn(|| pings(&mut peer, &stop));
-            beside();
-            stop.store(true, Ordering::Release);
-            pings.join().unwrap()
-        })
-    };
-    let calm = measure(&|| thread::sleep(Duration::from_secs(10)));
-    let (wrong, too_many) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let stormy = measure(&|| {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(10) {
-            storm(towd.addr(), &wrong, &too_many);
-        }
-    });
-    println!(
-        "round trips: {} calm, p99 {:?}, max {:?}; {} beside wrong logins, p99 {:?}, max {:?}; \
-         ratio of p99 {:.2}; {wrong:?} wrong, {too_many:?} too many",
-        calm.len(),
-        p99(&calm),
-        calm[calm.len() - 1],
-        stormy.len(),
-        p99(&stormy),
-        stormy[stormy.len() - 1],
-        p99(&stormy).as_secs_f64() / p99(&calm).as_secs_f64(),
-    );
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn measure_what_a_login_costs_the_server() {
-    const LOGINS: u32 = 500;
-    let house = House::of(&["anna"]);
-    let towd = house.towd(["-q"]);
-    drop(logged_in(towd.addr(), "anna"));
-    let before = processor_time(towd.pid());
-    for _ in 0..LOGINS {
-        drop(logged_in(towd.addr(), "anna"));
-    }
-    let each = (processor_time(towd.pid()) - before) / LOGINS;
-    let before = processor_time(towd.pid());
-    for _ in 0..LOGINS {
-        drop(greeted(towd.addr()));
-    }
-    let greeting = (processor_time(towd.pid()) - before) / LOGINS;
-    println!("a login costs {each:?} of processor time, of which its connection {greeting:?}");
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn measure_the_memory_of_idle_logged_in_connections() {
-    const EACH: u8 = 250;
-    let names: Vec<String> = (0..8).map(|n| format!("user{n}")).collect();
-    let house = House::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let towd = house.towd(["-q"]);
-    // All homes are open, and the server has found its size.
-    let first: Vec<Raw> = names.iter().map(|user| logged_in(towd.addr(), user)).collect();
-    let before = resident_bytes(towd.pid());
-    let mut idle = Vec::new();
-    for (n, user) in (0..).zip(&names) {
-        for _ in 1..EACH {
-            let mut peer = greeted_from(host(2 + n / 2), towd.addr());
-            log_in(&mut peer, user);
-            idle.push(peer);
-        }
-    }
-    let grown = resident_bytes(towd.pid()).saturating_sub(before);
-    let count = idle.len();
-    println!("{count} idle connections take {} bytes each", grown / count as u64);
-    drop((first, idle));
 }

@@ -186,7 +186,12 @@ fn the_names_that_folders_get_are_those_of_cp() {
     assert_eq!(fs::read(towd.root().join("new/other/g")).unwrap(), b"2");
     assert_eq!(fs::read(towd.root().join("new/h")).unwrap(), b"3");
     // The folder that is named has to be there.
-    put(&[], &from, &towd.url("no/such/")).exits(5).says(&["no such file or directory"]);
+    for (target, missing) in [("no/such/", "no/such"), ("no/such", "no")] {
+        let said = put(&[], &from, &towd.url(target)).exits(5);
+        let words = format!("tow: {}: the server refused: no such file", towd.url(missing));
+        assert!(said.stderr.starts_with(&words), "{words} in {}", said.stderr);
+        assert!(!said.stderr.contains(from.to_str().unwrap()), "{}", said.stderr);
+    }
     // And back, all of the root.
     get(&[], &towd.url(""), &dir.join("root")).exits(0);
     assert_eq!(paths(&dir.join("root")), paths(towd.root()));

@@ -9,11 +9,13 @@ use std::{fs, process::Command};
 
 use support::{
     PATIENCE, TestDir, Towd,
+    people::{self, House, tow_with, url},
     proxy::{Direction, How, Plan, Proxy, Slow},
     pty::Pty,
-    random_file, same_bytes, wait_until,
+    random_file, run, same_bytes, wait_until,
 };
 
+/// What is typed here.
 const PASSWORD: &str = "correct horse battery";
 
 /// Types the password, once it is not shown.
@@ -97,4 +99,24 @@ fn a_newcomer_registers_and_finds_his_way() {
     pty.send("exit\r");
     assert_eq!(pty.exit_code(), Some(0));
     assert!(!pty.said().contains(PASSWORD), "the password was shown");
+}
+
+#[test]
+fn the_banner_is_shown_once_to_a_person_and_to_nobody_else() {
+    let house = House::of(&["anna"]);
+    let towd = house.towd(["--banner", "Back at six"]);
+    let ls = |flags: &[&str]| {
+        let url = url(towd.addr(), "anna", "");
+        tow_with(people::PASSWORD, flags.iter().copied().chain(["ls", &*url]))
+    };
+    let on_terminal = |flags: &[&str]| {
+        let mut pty = Pty::spawn(&ls(flags));
+        let said = pty.said_to_the_end();
+        assert_eq!(pty.exit_code(), Some(0));
+        said
+    };
+    assert_eq!(on_terminal(&[]).matches("Back at six").count(), 1);
+    assert_eq!(on_terminal(&["-q"]).matches("Back at six").count(), 0);
+    let said = run(ls(&[])).exits(0);
+    assert!(said.stderr.is_empty() && said.stdout.is_empty(), "{said:?}");
 }

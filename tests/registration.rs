@@ -6,7 +6,7 @@ use std::{fs, net::Ipv4Addr, path::Path, sync::Barrier, thread};
 
 use support::{
     TestDir,
-    people::{House, PASSWORD, ask, greeted, greeted_from, log_in, tow_with, tree, url},
+    people::{House, PASSWORD, ask, greeted, greeted_from, log_in, logged_in, tow_with, tree, url},
     run,
 };
 use towpath::auth::{Home, ScramVerifier};
@@ -32,6 +32,25 @@ fn a_server_that_makes_no_accounts_makes_none() {
     let said = ask(&mut greeted(towd.addr()), &format!("register eve scram={}", verifier()));
     assert!(said.starts_with("433 "), "{said}");
     assert_eq!(fs::read(house.users()).unwrap(), users);
+}
+
+#[test]
+fn who_is_refused_an_account_or_an_action_stands_in_the_log_with_the_reason() {
+    let house = House::of(&["anna"]);
+    let towd = house.towd([]);
+    let said = ask(&mut greeted(towd.addr()), &format!("register eve scram={}", verifier()));
+    assert!(said.starts_with("433 "), "{said}");
+    tow(&["run", &url(towd.addr(), "anna", ""), "disk"]).exits(5);
+    let mut anna = logged_in(towd.addr(), "anna");
+    assert!(ask(&mut anna, "run %1b[2J%disk").starts_with("406 "));
+    let log = towd.stderr();
+    for words in [
+        "refused: register eve: 433 ",
+        " anna refused: run disk: 406 your account has no right to run actions",
+        " anna refused: run %251b[2J%25disk: 406 ",
+    ] {
+        assert!(log.contains(words), "{words} in {log}");
+    }
 }
 
 #[test]

@@ -102,6 +102,33 @@ fn a_script_moves_files_around() {
 }
 
 #[test]
+fn folders_go_up_and_down_with_all_that_is_in_them() {
+    let (towd, dir) = (Towd::start([""; 0]), TestDir::new());
+    let here = dir.join("here");
+    fs::create_dir_all(here.join("a/deep")).unwrap();
+    fs::create_dir_all(here.join("b")).unwrap();
+    for name in ["a/1", "a/deep/2", "b/3", "c"] {
+        fs::write(here.join(name), name).unwrap();
+    }
+    std::os::unix::fs::symlink("1", here.join("a/link")).unwrap();
+    let lines = "mkdir up\nput -r [ab] c up\nput -rL a followed\nlcd ..\nmkdir -p x\n";
+    script(&towd, &here, lines).exits(0);
+    let there = |name: &str| fs::read_to_string(towd.root().join(name)).ok();
+    for name in ["a/1", "a/deep/2", "b/3", "c"] {
+        assert_eq!(there(&format!("up/{name}")).as_deref(), Some(name));
+    }
+    assert_eq!((there("up/a/link"), there("followed/link").as_deref()), (None, Some("a/1")));
+    fs::create_dir(dir.join("down")).unwrap();
+    script(&towd, dir.path(), "cd up\nget -r [ab] c down\nget -r /up whole\n").exits(0);
+    for name in ["a/1", "a/deep/2", "b/3", "c"] {
+        for top in ["down", "whole"] {
+            assert_eq!(fs::read_to_string(dir.join(top).join(name)).unwrap(), name);
+        }
+    }
+    script(&towd, &here, "put -L a\n").exits(2).says(&["it needs -r"]);
+}
+
+#[test]
 fn ls_looks_into_folders_and_shows_files_and_what_a_pattern_found() {
     let (towd, dir) = (Towd::start([""; 0]), TestDir::new());
     fs::create_dir_all(towd.root().join("d/inner")).unwrap();

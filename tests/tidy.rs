@@ -20,6 +20,9 @@ fn the_pure_layers_touch_no_socket_file_or_clock() {
         "SystemTime",
     ];
     assert_layers_name_none_of(&["wire", "session", "digest"], &forbidden);
+    // Of these the time is handed in, as well.
+    let alone = ["src/progress.rs", "src/bucket.rs"].map(|path| root().join(path));
+    assert_files_name_none_of("pure", alone.to_vec(), &forbidden);
     // Addresses are handed in; `file` is what touches the user file.
     let but_addresses: Vec<_> =
         forbidden.into_iter().filter(|name| *name != "std::net").chain(AUTH_SOCKETS).collect();

@@ -11,7 +11,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use support::{Ran, TestDir, Towd, md5sum, random_file, run_tow, same_bytes};
+use support::{
+    Ran, TestDir, Towd, md5sum,
+    proxy::{Cut, Direction, How, Plan, Proxy},
+    random_file, run_tow, same_bytes,
+};
 use towpath::digest::{LEAF_BYTES, SEGMENT_BYTES};
 
 mod support;
@@ -205,15 +209,15 @@ fn a_pipe_gets_every_byte_once_and_only_verified_ones() {
     let towd = Towd::start([""; 0]);
     let there = towd.root().join("f");
     random_file(&there, 3 * SEGMENT_BYTES + 5, 4);
-    let line = support::proxy::Proxy::start(
+    let line = Proxy::start(
         towd.addr(),
-        support::proxy::Plan {
-            cut: Some(support::proxy::Cut {
+        Plan {
+            cut: Some(Cut {
                 budget_bytes: SEGMENT_BYTES + 100_000..=SEGMENT_BYTES + 200_000,
                 limit: 2,
                 ..Default::default()
             }),
-            ..support::proxy::Plan::seeded(4)
+            ..Plan::seeded(4)
         },
     );
     let url = format!("tow://{}/f", line.addr());
@@ -281,7 +285,7 @@ fn an_unchanged_file_is_there_already_and_nothing_moves() {
     let file = dir.join("f");
     random_file(&file, 2 * SEGMENT_BYTES + 1, 1);
     put(&[], &file, &towd.url("f")).exits(0);
-    let line = support::proxy::Proxy::start(towd.addr(), support::proxy::Plan::default());
+    let line = Proxy::start(towd.addr(), Plan::default());
     let url = format!("tow://{}/f", line.addr());
     for digest in ["md5-tree", "md5"] {
         let again =
@@ -295,6 +299,55 @@ fn an_unchanged_file_is_there_already_and_nothing_moves() {
     random_file(towd.root().join("f"), 2 * SEGMENT_BYTES + 1, 2);
     put(&[], &file, &url).exits(0).says(&["moved"]);
     assert!(same_bytes(&file, towd.root().join("f")));
+}
+
+#[test]
+fn a_file_that_is_here_already_is_compared_and_comes_only_if_it_is_another_one() {
+    const SIZE: u64 = 2 * SEGMENT_BYTES + 1;
+    let dir = TestDir::new();
+    let towd = Towd::start(["-v"]);
+    let (there, here) = (towd.root().join("f"), dir.join("f"));
+    random_file(&there, SIZE, 1);
+    get(&[], &towd.url("f"), &here).exits(0).says(&["moved"]);
+    let inode = fs::metadata(&here).unwrap().ino();
+    for digest in ["md5-tree", "md5"] {
+        let again = get(&["--digest", digest], &towd.url("f"), &here).exits(0);
+        assert!(!again.stderr.contains("moved"), "{}", again.stderr);
+        again.says(&["8.00 MiB verified", "it was there already"]);
+    }
+    assert_eq!(fs::metadata(&here).unwrap().ino(), inode);
+    assert_eq!(
+        towd.stderr().matches("get /f from=8388609 bytes=0 ").count(),
+        2,
+        "{}",
+        towd.stderr()
+    );
+
+    // A line that breaks meanwhile is no reason to fetch it.
+    let cut = Cut {
+        budget_bytes: 100..=300,
+        counted: Some(Direction::Down),
+        how: How::Rst,
+        limit: 3,
+        ..Cut::default()
+    };
+    let line = Proxy::start(towd.addr(), Plan { cut: Some(cut), ..Plan::seeded(1) });
+    let again = get(&[], &format!("tow://{}/f", line.addr()), &here).exits(0);
+    assert!(!again.stderr.contains("moved"), "{}", again.stderr);
+    again.says(&["trying again", "it was there already"]);
+
+    // The same size and time are not enough.
+    let time = fs::metadata(&here).unwrap().modified().unwrap();
+    random_file(&here, SIZE, 2);
+    File::options().write(true).open(&here).unwrap().set_modified(time).unwrap();
+    get(&[], &towd.url("f"), &here).exits(0).says(&["another one", "8.00 MiB moved"]);
+    assert!(same_bytes(&there, &here));
+    // Another size or time is not looked at any further.
+    fs::write(&here, "short").unwrap();
+    let said = get(&[], &towd.url("f"), &here).exits(0).says(&["8.00 MiB moved"]);
+    assert!(!said.stderr.contains("another one"), "{}", said.stderr);
+    assert!(same_bytes(&there, &here));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a partial stayed");
 }
 
 #[test]

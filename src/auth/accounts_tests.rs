@@ -1,6 +1,6 @@
 //! The user file, and that nobody learns from an answer who has an account.
 
-use std::{hint::black_box, path::Path, time::Instant};
+use std::path::Path;
 
 use proptest::prelude::*;
 
@@ -244,42 +244,6 @@ fn homes_survive_the_file() {
         assert!(warnings.is_empty());
         assert_eq!(read.get(&name("anna")).unwrap().home, home);
     }
-}
-
-/// Whether a user is known can't be measured: `cargo test --release --lib -- --ignored --nocapture
-/// --test-threads=1 the_time_of_a_search_does_not_tell`, on a machine that does nothing else. It
-/// is a measurement, so it is not part of every run.
-#[test]
-#[ignore = "measures time; see the comment for the command"]
-fn the_time_of_a_search_does_not_tell_who_is_known() {
-    const TRIES: usize = 100_000;
-    let lines: Vec<_> = (0..500).map(|n| format!("user{n:03} rights=r {SCRAM}")).collect();
-    let accounts = load(&lines.join("\n")).0;
-    let mut times = [Vec::new(), Vec::new()];
-    let mut random = 1u64;
-    for _ in 0..2 * TRIES {
-        // Interleaved by chance, so that nothing periodic favours one.
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let which = usize::from(random >> 63 == 1);
-        let user = ["user250", "nobody0"][which];
-        let begun = Instant::now();
-        drop(black_box(accounts.find(black_box(user))));
-        times[which].push(begun.elapsed().as_nanos() as f64);
-    }
-    // What the system did in between is cut off, at the same time for both.
-    let mut all: Vec<f64> = times.concat();
-    all.sort_by(f64::total_cmp);
-    let cut = all[all.len() * 95 / 100];
-    let [known, unknown] = times.map(|times| {
-        let kept: Vec<f64> = times.into_iter().filter(|&time| time <= cut).collect();
-        let count = kept.len() as f64;
-        let mean = kept.iter().sum::<f64>() / count;
-        let variance = kept.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
-        (mean, variance / count)
-    });
-    let t = (known.0 - unknown.0) / (known.1 + unknown.1).sqrt();
-    println!("known {:.1} ns, unknown {:.1} ns, t = {t:.2}", known.0, unknown.0);
-    assert!(t.abs() < 4.5, "t = {t}");
 }
 
 proptest! {

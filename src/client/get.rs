@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    Client, ClientError, Event, Observer, Phase, Transferred, line::Line, pipe::Pipe, retry::Gain,
+    Client, ClientError, Event, Observer, Phase, Transferred, here::Here, line::Line, pipe::Pipe,
+    retry::Gain,
 };
 use crate::{
     digest::{Engine, LEAF_BYTES, Md5Digest},
@@ -21,7 +22,8 @@ use crate::{
 
 impl Client {
     /// Gets a file into `local`, where it appears only whole. Until then it is in a hidden partial
-    /// beside it, from which another call continues.
+    /// beside it, from which another call continues. One that is there already, of the same size and
+    /// time, is compared first: if it is the same, nothing comes.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -37,15 +39,18 @@ impl Client {
         let name = RemotePath::new(std::os::unix::ffi::OsStrExt::as_bytes(name))?;
         let dir = local.parent().filter(|dir| !dir.as_os_str().is_empty());
         let root = Root::plain(dir.unwrap_or_else(|| Path::new("."))).map_err(local_error)?;
-        self.get_beneath(remote, &Arc::new(root), &name, local, observer)
+        let here = Here::open(&root, &name);
+        self.get_beneath(remote, &Arc::new(root), &name, here.as_ref(), local, observer)
     }
 
-    /// As [`Client::get`], into a folder that is open. `local` is only how it is called.
+    /// As [`Client::get`], into a folder that is open. `local` is only how it is called, and `here`
+    /// what may make it needless.
     pub(super) fn get_beneath(
         &self,
         remote: &RemotePath,
         root: &Arc<Root>,
         name: &RemotePath,
+        here: Option<&Here>,
         local: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
@@ -56,6 +61,11 @@ impl Client {
         let (done, breaks) = self.retry(observer, |observer, gain| {
             let open = |offer: &Offer| {
                 let (size, mtime, tag) = (offer.size, offer.mtime, offer.tag.clone());
+                if let Some(here) = here
+                    && let Some(progress) = here.same(size, mtime)
+                {
+                    return Ok(Target::Here { here, progress, what: what() });
+                }
                 let upload = Upload { path: name.clone(), size, mtime, tag, replace: true };
                 let opened = Partial::open(root, Place::Beside, upload, false);
                 match opened.map_err(|error| ClientError::Local { what: what(), error })? {
@@ -66,7 +76,11 @@ impl Client {
                     Opened::Committed(root, md5) => Ok(Target::There(root, md5)),
                 }
             };
-            Attempt::begin(self, observer, gain, &mut totals)?.run(remote, open)
+            let mut attempt = Attempt::begin(self, observer, gain, &mut totals)?;
+            if let Some(here) = here {
+                here.look(&mut attempt.line, remote, attempt.observer, &self.options.stop)?;
+            }
+            attempt.run(remote, open)
         })?;
         Ok(totals.transferred(&done, breaks))
     }
@@ -113,7 +127,7 @@ impl Totals {
             breaks,
             root: done.root,
             md5: done.md5,
-            unchanged: false,
+            unchanged: done.unchanged,
         }
     }
 }
@@ -123,6 +137,8 @@ struct Done {
     size: u64,
     root: Md5Digest,
     md5: Option<Md5Digest>,
+    /// It was here before, all of it.
+    unchanged: bool,
 }
 
 /// What the server has.
@@ -142,6 +158,12 @@ enum Target<'a, 'w> {
     },
     /// It was made visible before, and only the tidying-up was missing.
     There(Md5Digest, Option<Md5Digest>),
+    /// It is here before anything comes; whether it is the same is to be seen.
+    Here {
+        here: &'a Here,
+        progress: &'a Progress,
+        what: String,
+    },
     Pipe(&'a mut Pipe<'w>),
 }
 
@@ -246,9 +268,10 @@ impl<'a> Attempt<'a> {
         let mut target = open(&offer)?;
         let progress = match &target {
             Target::There(root, md5) => {
-                return Ok(Done { size: offer.size, root: *root, md5: *md5 });
+                return Ok(Done { size: offer.size, root: *root, md5: *md5, unchanged: false });
             }
             Target::Partial { progress, .. } => progress.clone(),
+            Target::Here { progress, .. } => (*progress).clone(),
             Target::Pipe(pipe) => pipe.progress().clone(),
         };
         let mut incoming = Incoming::new(progress, digest);
@@ -274,7 +297,7 @@ impl<'a> Attempt<'a> {
                 let _ = partial.note(incoming.take_mark());
             }
             Target::Pipe(pipe) => pipe.keep(incoming),
-            Target::There(..) => {}
+            Target::There(..) | Target::Here { .. } => {}
         }
     }
 
@@ -301,7 +324,12 @@ impl<'a> Attempt<'a> {
         if !matches!(reply.code, Code::Continue | Code::NothingLeft) {
             return Err(ClientError::from_reply(reply));
         }
-        self.observer.event(Event::Phase(Phase::Receiving));
+        let is_here = matches!(target, Target::Here { .. });
+        self.observer.event(Event::Phase(if is_here {
+            Phase::Verifying
+        } else {
+            Phase::Receiving
+        }));
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut pace = Pace::new(incoming.moved_bytes());
         loop {
@@ -383,6 +411,12 @@ impl<'a> Attempt<'a> {
         };
         let settled = incoming.settle(frame)?;
         match (&settled, target) {
+            (Settled::Bad { .. }, Target::Here { here, .. }) => {
+                here.is_other();
+                let text = "the file that is here is another one";
+                let _ = self.line.send_line(&Reply::text(Code::Differs, text));
+                return Err(ClientError::Broken(text.to_owned()));
+            }
             (Settled::Bad { segment }, target) => {
                 self.observer.event(Event::SegmentBad(*segment));
                 if matches!(target, Target::Pipe(_)) {
@@ -394,7 +428,7 @@ impl<'a> Attempt<'a> {
                 }
             }
             (Settled::Good, Target::Pipe(pipe)) => pipe.verified(number, incoming)?,
-            (Settled::Good, Target::Partial { .. } | Target::There(..)) => {}
+            (Settled::Good, Target::Partial { .. } | Target::There(..) | Target::Here { .. }) => {}
             (Settled::Differs(_) | Settled::Whole | Settled::Aborted(_), _) => {
                 return Ok(Some(settled));
             }
@@ -413,11 +447,14 @@ impl<'a> Attempt<'a> {
         let mut buffer = vec![0; if pending.is_empty() { 0 } else { CHUNK_BYTES }];
         let mut offset = pending.start;
         while offset < pending.end {
-            let Target::Partial { partial, what, .. } = &*target else {
-                let text = "the MD5 of the whole file was lost with the line";
-                return Err(ClientError::Verification(text.to_owned()));
+            let (read, what) = match &*target {
+                Target::Partial { partial, what, .. } => (partial.read(offset, &mut buffer), what),
+                Target::Here { here, what, .. } => (here.source.read(offset, &mut buffer), what),
+                Target::There(..) | Target::Pipe(_) => {
+                    let text = "the MD5 of the whole file was lost with the line";
+                    return Err(ClientError::Verification(text.to_owned()));
+                }
             };
-            let read = partial.read(offset, &mut buffer);
             let have = read.map_err(|error| ClientError::Local { what: what.clone(), error })?;
             let left = usize::try_from(pending.end - offset).unwrap_or(usize::MAX);
             let have = have.min(left);
@@ -447,11 +484,17 @@ impl<'a> Attempt<'a> {
                 committed.map_err(|error| ClientError::Local { what: what.clone(), error })?;
             }
             Target::Pipe(pipe) => pipe.flush()?,
-            Target::There(..) => {}
+            Target::Here { here, .. } if !here.source.is_unchanged() => {
+                here.is_other();
+                let text = "the file that is here changed while it was compared";
+                return Err(ClientError::Broken(text.to_owned()));
+            }
+            Target::There(..) | Target::Here { .. } => {}
         }
+        let unchanged = matches!(target, Target::Here { .. });
         // The file is there: a line that breaks now loses nothing but a word.
         let _ = self.line.send_line(&Reply::new(Code::Identical));
-        Ok(Done { size: incoming.progress().size(), root, md5 })
+        Ok(Done { size: incoming.progress().size(), root, md5, unchanged })
     }
 }
 
@@ -461,6 +504,9 @@ fn write(target: &mut Target<'_, '_>, offset: u64, bytes: &[u8]) -> Result<(), C
             .write(offset, bytes)
             .map_err(|error| ClientError::Local { what: what.clone(), error }),
         Target::Pipe(pipe) => pipe.hold(offset, bytes),
+        Target::Here { .. } => {
+            Err(ClientError::Broken("the server sends what nobody asked for".to_owned()))
+        }
         Target::There(..) => Ok(()),
     }
 }

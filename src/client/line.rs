@@ -85,13 +85,22 @@ impl Client {
     pub(super) fn connect_as_nobody(&self) -> Result<(Line, Greeting), ClientError> {
         let address = self.address();
         let found = (&*self.host, self.port).to_socket_addrs().map_err(|error| {
-            ClientError::Broken(format!("can't find the address of {}: {error}", self.host))
+            let text = format!("can't find the address of {}: {error}", self.host);
+            // A name that never led anywhere is more likely wrong than late.
+            if self.reached.load(Ordering::Acquire) {
+                ClientError::Broken(text)
+            } else {
+                ClientError::GaveUp(text)
+            }
         })?;
         let mut last = format!("{} has no address", self.host);
         for candidate in found {
             let options = &self.options;
             match connect(candidate, options.timeout, &options.stop) {
-                Ok(socket) => return Line::greeted(socket, options),
+                Ok(socket) => {
+                    self.reached.store(true, Ordering::Release);
+                    return Line::greeted(socket, options);
+                }
                 Err(ClientError::Broken(reason)) => {
                     last = format!("can't connect to {address}: {reason}");
                 }
@@ -374,5 +383,22 @@ impl Line {
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         self.searched = 0;
         self.input.splice(..0, bytes.iter().copied());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_that_led_to_a_server_before_is_looked_up_again() {
+        // Longer than any label may be: no resolver has to be asked.
+        let url = format!("tow://{}/", "x".repeat(64)).parse().unwrap();
+        let client = Client::new(&url, Options::default());
+        let failed = || client.connect_as_nobody().map(|_| ()).unwrap_err();
+        assert!(matches!(failed(), ClientError::GaveUp(_)), "{}", failed());
+        client.reached.store(true, Ordering::Release);
+        assert!(matches!(failed(), ClientError::Broken(_)), "{}", failed());
+        assert!(failed().to_string().contains("can't find the address"), "{}", failed());
     }
 }

@@ -17,6 +17,7 @@
 mod commands;
 mod error;
 mod get;
+mod here;
 mod line;
 mod login;
 mod pipe;
@@ -201,6 +202,8 @@ pub struct Client {
     /// Whether a kept one was taken that has not answered yet: if it breaks, nothing is lost but
     /// the hope that it would hold.
     unheard: Arc<AtomicBool>,
+    /// The server was reached at least once: its name is right, whatever a resolver says now.
+    reached: Arc<AtomicBool>,
     /// What the server said at the last login.
     welcome: Arc<Mutex<Welcome>>,
 }
@@ -220,6 +223,7 @@ impl Client {
             owner: Owner(owner),
             idle: Arc::default(),
             unheard: Arc::default(),
+            reached: Arc::default(),
             welcome: Arc::default(),
         }
     }

@@ -9,47 +9,12 @@ use std::{
 
 use crate::{
     auth::UserName,
+    bucket::Bucket,
     limits::{CHUNK_BYTES, RATE_BYTES_MIN},
 };
 
-/// Parts of a second in which a limited line moves one chunk, so that it flows and does not jerk.
-const CHUNKS_PER_SECOND: u64 = 50;
-
 /// The least that is moved at once, in bytes.
 const LIMITED_CHUNK_MIN: usize = 4 << 10;
-
-/// A bucket that fills with time and is emptied by bytes. It may go below empty, by what was
-/// moved last: then nothing moves until it is full again up to zero. So the rate is exact in the
-/// long run, and no byte is ever asked back.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    /// Bytes in a second.
-    rate: u64,
-    /// When what was moved will have taken its time.
-    free_at: Instant,
-}
-
-/// For how long a line that was slower than it might be may make up for it: timers are late by a
-/// moment, each time.
-const CATCH_UP: Duration = Duration::from_millis(100);
-
-impl Bucket {
-    fn new(rate: u64, now: Instant) -> Self {
-        Self { rate: rate.max(RATE_BYTES_MIN), free_at: now }
-    }
-
-    /// So many bytes were moved.
-    fn take(&mut self, bytes: u64, now: Instant) {
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate);
-        let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let from = self.free_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
-        self.free_at = from.checked_add(time).unwrap_or(from);
-    }
-
-    fn wait(&self, now: Instant) -> Duration {
-        self.free_at.saturating_duration_since(now)
-    }
-}
 
 /// The limits that are in force.
 #[derive(Debug, Default)]
@@ -62,7 +27,7 @@ impl Rates {
     /// Bytes in a second for the server as a whole; `None` for as many as can be.
     pub(super) fn limit_server(&mut self, rate: Option<u64>, now: Instant) {
         let rate = rate.map(|rate| rate.max(RATE_BYTES_MIN));
-        if self.server.map(|bucket| bucket.rate) != rate {
+        if self.server.map(|bucket| bucket.bytes_per_s()) != rate {
             self.server = rate.map(|rate| Bucket::new(rate, now));
         }
     }
@@ -70,7 +35,7 @@ impl Rates {
     /// The same for all connections of a user.
     pub(super) fn limit_user(&mut self, user: &UserName, rate: Option<u64>, now: Instant) {
         let rate = rate.map(|rate| rate.max(RATE_BYTES_MIN));
-        if self.users.get(user).map(|bucket| bucket.rate) == rate {
+        if self.users.get(user).map(|bucket| bucket.bytes_per_s()) == rate {
             return;
         }
         match rate {
@@ -85,10 +50,7 @@ impl Rates {
 
     /// The most that may be moved at once.
     pub(super) fn chunk_bytes(&self, user: Option<&UserName>) -> usize {
-        let chunk = |bucket: &Bucket| {
-            let chunk = usize::try_from(bucket.rate / CHUNKS_PER_SECOND).unwrap_or(CHUNK_BYTES);
-            chunk.clamp(LIMITED_CHUNK_MIN, CHUNK_BYTES)
-        };
+        let chunk = |bucket: &Bucket| bucket.chunk_bytes(LIMITED_CHUNK_MIN, CHUNK_BYTES);
         self.of(user).map(chunk).min().unwrap_or(CHUNK_BYTES)
     }
 
@@ -152,27 +114,5 @@ mod tests {
         rates.limit_user(&user("ann"), Some(64 << 20), Instant::now());
         let sum = moved(&mut rates, &[user("ann"), user("bob")], 10);
         assert!(sum.abs_diff(10 << 20) * 20 <= 10 << 20, "{sum}");
-    }
-
-    #[test]
-    fn who_was_slow_may_not_make_up_for_it() {
-        let now = Instant::now();
-        let mut rates = Rates::default();
-        rates.limit_user(&user("ann"), Some(10_000), now);
-        let later = now + Duration::from_secs(3600);
-        rates.take(Some(&user("ann")), 10_000, later);
-        assert_eq!(rates.wait(Some(&user("ann")), later), Duration::from_secs(1) - CATCH_UP);
-        assert_eq!(rates.wait(Some(&user("bob")), later), Duration::ZERO);
-    }
-
-    #[test]
-    fn no_rate_and_no_number_of_bytes_overflows() {
-        let now = Instant::now();
-        let mut rates = Rates::default();
-        rates.limit_server(Some(0), now);
-        for _ in 0..10 {
-            rates.take(None, u64::MAX, now);
-        }
-        assert!(rates.wait(None, now) > Duration::from_secs(3600));
     }
 }

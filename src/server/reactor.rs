@@ -38,7 +38,7 @@ use super::{
     homes::{Homes, Opening},
     listen::listen,
     rates::Rates,
-    report::{log_reply, log_report, log_run},
+    report::{log_refusal, log_reply, log_report, log_run},
     settings::Settings,
     timers::Timers,
     writers::{PartialId, Writers},
@@ -408,6 +408,7 @@ impl Reactor {
                 Action::Forget => self.remember(token, None),
                 Action::Report(report) => log_report(connection, &report, now),
                 Action::LoginFailed(name) => self.login_failed(token, &name, now),
+                Action::Refused(refusal) => log_refusal(connection, &refusal),
                 Action::EndAction => self.end_action(token, now),
                 Action::Pulse => self.pulse_action(token, now),
                 Action::Close => {}

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Instant};
 use super::{connection::Connection, disk::Held};
 use crate::{
     digest::Md5Digest,
-    session::{Direction, Report, Verdict},
-    wire::Reply,
+    session::{Direction, Refusal, Report, Verdict},
+    wire::{Reply, encode},
 };
 
 /// A reply, for whoever looks closely. Messages of a login stay out of the log: with them,
@@ -44,7 +44,14 @@ pub(super) fn log_report(connection: &Connection, report: &Report, now: Instant)
     );
 }
 
-/// One line for each action.
+/// One line for each action, and each account, that was not to be had.
+pub(super) fn log_refusal(connection: &Connection, refusal: &Refusal) {
+    let user = connection.user.as_ref().map_or_else(String::new, |user| format!(" {user}"));
+    let Refusal { what, name, why } = refusal;
+    log::warn!("{}{user} refused: {what} {}: {why}", connection.peer, encode(name.as_bytes()));
+}
+
+/// One line for each action that ran.
 pub(super) fn log_run(connection: &Connection, held: &Held, now: Instant) {
     if let Held::Action(running) = held {
         let user = connection.user.as_ref().map_or("", |user| user.as_str());

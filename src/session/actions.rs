@@ -26,6 +26,8 @@ pub enum Action {
     Report(Report),
     /// Somebody gave a wrong proof for this name.
     LoginFailed(String),
+    /// Somebody may not do this, for the log.
+    Refused(Refusal),
     /// End the action that runs: its client has had enough. Its end comes all the same, by
     /// [`Session::handle_action_ended`](super::Session::handle_action_ended).
     EndAction,
@@ -210,4 +212,15 @@ pub struct Report {
     pub md5: Option<Md5Digest>,
     /// How it ended.
     pub verdict: Verdict,
+}
+
+/// A command that is about more than files, and was not allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The verb.
+    pub what: &'static str,
+    /// The name that was given with it, as it came.
+    pub name: String,
+    /// What was answered.
+    pub why: Reply,
 }

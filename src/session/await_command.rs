@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    Action, Job, Outcome, Session, gives_up, lost_job,
+    Action, Job, Outcome, Refusal, Session, gives_up, lost_job,
     state::{Access, Offer, State, Stream, Work},
 };
 use crate::{
@@ -33,7 +33,11 @@ impl Session {
         };
         if let Some(missing) = missing(needs(&command), rights) {
             let text = format!("your account has no right to {missing}");
-            return self.answer(Reply::text(Code::NoRight, &text), now);
+            let reply = Reply::text(Code::NoRight, &text);
+            if let Command::Run { name, .. } = command {
+                self.refused("run", name, &reply);
+            }
+            return self.answer(reply, now);
         }
         let (work, job) = match command {
             Command::Get { path, digest } => {
@@ -50,19 +54,29 @@ impl Session {
             Command::Move { from, to } => (Work::Answer, Job::Move(from, to)),
             Command::Quota => (Work::Answer, Job::Quota),
             Command::Actions => (Work::Answer, Job::Actions),
-            Command::Run { name, arguments } => (Work::StartAction, Job::Run { name, arguments }),
+            Command::Run { name, arguments } => {
+                (Work::StartAction(name.clone()), Job::Run { name, arguments })
+            }
             Command::Whoami => return self.answer(self.whoami(), now),
             Command::Auth { .. } | Command::Register { .. } => {
                 let text = match self.access {
                     Access::Everybody => "this server has no logins",
                     Access::User(_) | Access::Nobody { .. } => "you are logged in already",
                 };
-                return self.answer(Reply::text(Code::NoRight, text), now);
+                let reply = Reply::text(Code::NoRight, text);
+                if let Command::Register { name, .. } = command {
+                    self.refused("register", name, &reply);
+                }
+                return self.answer(reply, now);
             }
             Command::Noop => return self.answer(Reply::new(Code::Done), now),
             Command::Quit => return self.goodbye(now),
         };
         self.enter_waiting(State::AwaitCommand(work), job, now);
+    }
+
+    fn refused(&mut self, what: &'static str, name: String, why: &Reply) {
+        self.actions.push_back(Action::Refused(Refusal { what, name, why: why.clone() }));
     }
 
     /// Opens or makes the partial for an upload; `fresh` forgets what there is of it.
@@ -110,11 +124,18 @@ impl Session {
                 }
                 self.offer(Offer::Committed(offer, root), reply, now);
             }
-            (Work::StartAction, Outcome::ActionStarted) => {
+            (Work::StartAction(_), Outcome::ActionStarted) => {
                 self.reply(Reply::new(Code::Running));
                 self.enter(State::Streaming(Stream::Action), now);
             }
-            (Work::Register, Outcome::Failed(reply)) => self.try_failed(reply, now),
+            (Work::StartAction(name), Outcome::Failed(reply)) => {
+                self.refused("run", name, &reply);
+                self.answer(reply, now);
+            }
+            (Work::Register(name), Outcome::Failed(reply)) => {
+                self.refused("register", name, &reply);
+                self.try_failed(reply, now);
+            }
             (_, Outcome::Answer(lines)) => {
                 self.actions.extend(lines.into_iter().map(Action::Reply));
                 self.await_command(now);

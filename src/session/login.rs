@@ -62,8 +62,9 @@ impl Session {
         match command {
             Command::Auth { mechanism, initial } => self.begin_login(mechanism, initial, now),
             Command::Register { name, verifier, invite } => {
+                let work = Work::Register(name.clone());
                 let job = Job::Register { name, verifier, invite };
-                self.enter_waiting(State::AwaitCommand(Work::Register), job, now);
+                self.enter_waiting(State::AwaitCommand(work), job, now);
             }
             Command::Quit => self.goodbye(now),
             Command::Get { .. }

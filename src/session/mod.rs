@@ -31,7 +31,7 @@ mod violation;
 use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
 pub use self::{
-    actions::{Action, Direction, Job, JobId, LoginBegun, Outcome, Report, Verdict},
+    actions::{Action, Direction, Job, JobId, LoginBegun, Outcome, Refusal, Report, Verdict},
     discard::Discard,
     incoming::{Incoming, Piece, Settled},
     leaves::{ChunkJobs, LeafJob, run_jobs, run_together},
@@ -316,8 +316,8 @@ impl Session {
             State::AwaitCommand(
                 Work::Idle
                 | Work::Login(_)
-                | Work::Register
-                | Work::StartAction
+                | Work::Register(_)
+                | Work::StartAction(_)
                 | Work::Answer
                 | Work::OpenSource(..)
                 | Work::OpenPartial(_)

@@ -67,8 +67,8 @@ pub(super) enum Work {
     Idle,
     /// The next step of a login.
     Login(Box<Login>),
-    /// An account being made.
-    Register,
+    /// An account of this name being made.
+    Register(String),
     /// A job that ends in an answer.
     Answer,
     /// A source being opened for a get.
@@ -79,8 +79,8 @@ pub(super) enum Work {
     OpenForMd5,
     /// The MD5 of a file of so many bytes.
     Md5(FileMd5, u64),
-    /// An action being started.
-    StartAction,
+    /// An action of this name being started.
+    StartAction(String),
 }
 
 /// What waits for an offset.
@@ -201,13 +201,13 @@ impl State {
             Self::Streaming(Stream::In(_)) => Wants::Frames,
             Self::Streaming(Stream::Discarding(_)) => Wants::Discard,
             Self::AwaitCommand(
-                Work::Register
+                Work::Register(_)
                 | Work::Answer
                 | Work::OpenSource(..)
                 | Work::OpenPartial(_)
                 | Work::OpenForMd5
                 | Work::Md5(..)
-                | Work::StartAction,
+                | Work::StartAction(_),
             )
             | Self::Streaming(Stream::OutAborting(..) | Stream::InAgain(..))
             | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_))
@@ -240,13 +240,13 @@ impl State {
             // What is still to be sent gets as long as a stream that stalls.
             | Self::Closed => Some(STALL_DEADLINE),
             Self::AwaitCommand(
-                Work::Register
+                Work::Register(_)
                 | Work::Answer
                 | Work::OpenSource(..)
                 | Work::OpenPartial(_)
                 | Work::OpenForMd5
                 | Work::Md5(..)
-                | Work::StartAction,
+                | Work::StartAction(_),
             )
             | Self::Streaming(Stream::InAgain(..) | Stream::Action)
             | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_)) => None,

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{FlockOperation, OFlags, flock, fstat},
+    fs::{FlockOperation, OFlags, RenameFlags, flock, fstat},
     io::Errno,
 };
 
@@ -200,7 +200,8 @@ impl JournalFile {
         write_all(&file, &bytes, 0, "writing the journal")?;
         sys::fdatasync(&file).doing("syncing the journal")?;
         let (from, to) = (name.as_bytes(), self.name.as_bytes());
-        sys::rename(dir.as_fd(), from, dir.as_fd(), to).doing("renaming the journal")?;
+        let replace = RenameFlags::empty();
+        sys::rename(dir.as_fd(), from, dir.as_fd(), to, replace).doing("renaming the journal")?;
         (self.file, self.end, self.durable_end) = (file, end, end);
         self.tell(&replay.progress);
         sys::fsync(dir).doing("syncing the directory of partials")

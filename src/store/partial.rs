@@ -15,6 +15,7 @@
 //! | answer sent | new | committed before |
 
 use std::{
+    cell::Cell,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -23,7 +24,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, Stat, Timespec, Timestamps, fstat, statat},
+    fs::{AtFlags, Mode, RenameFlags, Stat, Timespec, Timestamps, fstat, statat},
     io::Errno,
 };
 
@@ -155,24 +156,24 @@ impl Partial {
             }
             return Ok(Opened::Committed(receipt.root, receipt.md5));
         }
-        // Refused before anything comes: then a journal that was made just now goes again.
+        // Refused before anything comes: then what was made just now goes again.
+        let data_is_new = Cell::new(false);
         let refused = |error| {
-            if journal_is_new {
-                let _ = sys::unlink(&dir, &format!("{stem}.journal"));
+            let made = [(data_is_new.get(), "data"), (journal_is_new, "journal")];
+            for (_, ending) in made.into_iter().filter(|(is_new, _)| *is_new) {
+                let _ = sys::unlink(&dir, &format!("{stem}.{ending}"));
             }
-            Err(error)
+            error
         };
         if is_there && !upload.replace {
-            return refused(StoreError::Exists);
+            return Err(refused(StoreError::Exists));
         }
-        let reservation = Reservation::new(root.ledger(), || stored(&dir, &stem), upload.size);
-        let reservation = match reservation {
-            Ok(reservation) => reservation,
-            Err(error) => return refused(error),
-        };
+        let reservation = Reservation::new(root.ledger(), || stored(&dir, &stem), upload.size)
+            .map_err(refused)?;
         let begin = || {
-            let (data, data_is_new) = open_or_make(&dir, &format!("{stem}.data"))?;
-            if fresh || data_is_new {
+            let (data, is_new) = open_or_make(&dir, &format!("{stem}.data"))?;
+            data_is_new.set(is_new);
+            if fresh || is_new {
                 replay = None;
             }
             let (progress, tag) = match replay {
@@ -182,17 +183,18 @@ impl Partial {
                     (progress, tag)
                 }
                 None => {
-                    let is_new = journal_is_new && data_is_new;
+                    let both_new = journal_is_new && is_new;
                     let progress =
-                        recover::start_anew(&mut journal, &dir, &data, &upload, epoch, is_new)?;
+                        recover::start_anew(&mut journal, &dir, &data, &upload, epoch, both_new)?;
                     (progress, upload.tag.clone())
                 }
             };
             let awaited = root.space().claim(&dir, &progress)?;
             Ok((data, progress, tag, awaited))
         };
-        let (data, progress, tag, awaited) =
-            begin().inspect_err(|_| reservation.release(|| stored(&dir, &stem)))?;
+        let (data, progress, tag, awaited) = begin()
+            .map_err(refused)
+            .inspect_err(|_| reservation.release(|| stored(&dir, &stem)))?;
         let files = Files {
             root: Arc::clone(root),
             place,
@@ -299,8 +301,10 @@ impl Partial {
             files.sync_and_promise(journal, mark, root, md5)
         })?;
         let data = format!("{}.data", files.stem);
-        let rename = if files.upload.replace { sys::rename } else { sys::rename_to_new };
-        rename(files.dir.as_fd(), data.as_bytes(), target_dir.as_fd(), target).doing("renaming")?;
+        let only_new =
+            if files.upload.replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        sys::rename(files.dir.as_fd(), data.as_bytes(), target_dir.as_fd(), target, only_new)
+            .doing("renaming")?;
         // Before anything that may wait: nobody but us has written to it yet.
         if let Some(identity) = files.find_visible() {
             let _ = files.visible.set(identity);

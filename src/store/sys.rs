@@ -60,29 +60,18 @@ pub(super) fn futimens(file: &OwnedFd, times: &Timestamps) -> Result<()> {
     fs::futimens(file, times)
 }
 
-/// Gives a file another name.
+/// Gives a file another name. With `NOREPLACE` it has to be one that nothing has, else it fails
+/// with `EXIST`; a file system that can't promise that fails with `INVAL`.
 pub(super) fn rename(
     from_dir: BorrowedFd<'_>,
     from: &[u8],
     to_dir: BorrowedFd<'_>,
     to: &[u8],
+    flags: RenameFlags,
 ) -> Result<()> {
     #[cfg(test)]
     hook::rename()?;
-    fs::renameat(from_dir, from, to_dir, to)
-}
-
-/// Gives a file another name that nothing has, or fails with `EXIST`. A file system that can't
-/// promise that fails with `INVAL`.
-pub(super) fn rename_to_new(
-    from_dir: BorrowedFd<'_>,
-    from: &[u8],
-    to_dir: BorrowedFd<'_>,
-    to: &[u8],
-) -> Result<()> {
-    #[cfg(test)]
-    hook::rename()?;
-    fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE)
+    fs::renameat_with(from_dir, from, to_dir, to, flags)
 }
 
 /// Takes a file's name away.

@@ -27,17 +27,19 @@ use tempfile::TempDir;
 
 pub mod bell;
 pub mod canary;
+mod fake;
 pub mod frames;
 pub mod people;
 pub mod proxy;
 pub mod pty;
 mod raw;
+pub mod storm;
 pub mod tcp;
 mod towd;
 pub mod watch;
 
 #[allow(unused_imports, reason = "each test binary uses a different part")]
-pub use self::{raw::Raw, towd::Towd};
+pub use self::{fake::Fake, raw::Raw, towd::Towd};
 
 /// How long anything may take that is expected at once. Long, for a loaded machine: reaching it
 /// is a failure, never a pace.

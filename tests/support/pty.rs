@@ -128,6 +128,17 @@ impl Pty {
         String::from_utf8_lossy(&said.0).into_owned()
     }
 
+    /// All that was said, up to the end of the program.
+    #[track_caller]
+    pub fn said_to_the_end(&self) -> String {
+        let said = self.said.text.lock().expect("the reader does not panic");
+        let ended = self.said.more.wait_timeout_while(said, PATIENCE, |(_, ended)| !*ended);
+        let (said, timeout) = ended.expect("the reader does not panic");
+        let text = String::from_utf8_lossy(&said.0).into_owned();
+        assert!(!timeout.timed_out(), "it still runs; it said {text:?}");
+        text
+    }
+
     /// Whether the terminal does what a terminal does by itself: lines, echo, signals.
     pub fn is_cooked(&self) -> bool {
         let modes = tcgetattr(&self.ours).expect("a terminal has attributes").local_modes;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io::{IsTerminal, stderr},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,7 +10,7 @@ use towpath::client::{ClientError, Event, Observer, TreeEvent, TreeObserver};
 
 use crate::{
     exit::Exit,
-    progress::{Bar, Retries, again, set_style},
+    progress::{Bar, Retries, again, draw_target, set_style},
     show::printable,
 };
 
@@ -48,12 +47,9 @@ struct Running {
 
 impl Bars {
     pub(crate) fn new(name: &str, quiet: bool) -> Self {
-        let shown = !quiet && stderr().is_terminal();
-        let target = if shown {
-            ProgressDrawTarget::stderr_with_hz(10)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
+        let target = draw_target(quiet);
+        let shown = target.is_some();
+        let target = target.unwrap_or_else(ProgressDrawTarget::hidden);
         let all = MultiProgress::with_draw_target(target);
         let sum = all.add(ProgressBar::new(0));
         let template = "{prefix:.bold} {bar:24} {percent:>3}% {bytes}/{total_bytes} {wide_msg}";

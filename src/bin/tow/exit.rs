@@ -150,6 +150,9 @@ impl Failure {
                     Code::Denied => Some("ask whoever runs the server, or use another path"),
                     _ => None,
                 },
+                ClientError::Local { error: StoreError::NoSpace(_), .. } if !transfer => {
+                    Some("free space, then try again")
+                }
                 ClientError::Local { error, .. } => local_hint(error),
                 ClientError::Output { .. } | ClientError::Path(_) => None,
             },
@@ -208,6 +211,18 @@ impl From<std::io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_begun_is_said_to_be_kept() {
+        let url: Url = "tow://host/f".parse().unwrap();
+        let said = |begun| {
+            let (what, error) = ("f".to_owned(), StoreError::NoSpace("full".to_owned()));
+            Failure::transfer(&url, begun)(ClientError::Local { what, error }).to_string()
+        };
+        assert!(said(true).contains("what was transferred is kept"), "{}", said(true));
+        assert!(!said(false).contains("kept"), "{}", said(false));
+        assert!(said(false).contains("free space, then try again"), "{}", said(false));
+    }
 
     #[test]
     fn the_numbers_are_those_that_are_documented() {

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     ffi::{OsStr, OsString},
-    io,
+    io::{self, IsTerminal},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     rc::Rc,
@@ -20,7 +20,7 @@ use towpath::{
 use crate::{
     exit::{Exit, Failure},
     progress::{Bar, Retries, summary},
-    show::printable,
+    show::{self, printable},
 };
 
 /// How long to wait for another client to end: until one that is dead may be replaced.
@@ -59,6 +59,16 @@ impl Context {
                 *kept = Some((url.clone(), Rc::clone(&client)));
                 client
             }
+        }
+    }
+
+    /// What the server said at the login, for a person who looks.
+    pub(crate) fn show_banner(&self) {
+        if let Some((_, client)) = &*self.client.borrow()
+            && !self.quiet
+            && io::stderr().is_terminal()
+        {
+            show::banner(client);
         }
     }
 

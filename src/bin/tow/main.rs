@@ -29,6 +29,7 @@ use towpath::client::{Stop, TreeOptions};
 use crate::{
     cli::{Action, Cli},
     exit::{Exit, Failure},
+    files::Context,
 };
 
 fn main() -> ExitCode {
@@ -53,35 +54,42 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         _ => catch_signals(),
     };
     let stop = stop.map_err(|error| Failure::Local(format!("can't catch signals: {error}")))?;
-    let context = files::Context::new(cli.quiet, cli.options(login, stop));
-    match &*action {
-        Action::Shell { url } => shell::run(&context, url),
+    let context = Context::new(cli.quiet, cli.options(login, stop));
+    let done = act(cli, &action, &context);
+    context.show_banner();
+    done
+}
+
+fn act(cli: &Cli, action: &Action, context: &Context) -> Result<Exit, Failure> {
+    match action {
+        // It has a context of its own, and greets by itself.
+        Action::Shell { url } => shell::run(context, url),
         Action::Put { tree, follow, files, url } if tree.recursive => {
             let options = TreeOptions { jobs: tree.jobs, follow: *follow };
-            many::put(&context, files, url, options)
+            many::put(context, files, url, options)
         }
-        Action::Put { files, url, .. } => files::put(&context, files, url),
+        Action::Put { files, url, .. } => files::put(context, files, url),
         Action::Get { tree, url, to } if tree.recursive => {
             let options = TreeOptions { jobs: tree.jobs, follow: false };
-            many::get(&context, url, to.as_deref(), options)
+            many::get(context, url, to.as_deref(), options)
         }
-        Action::Get { url, to, .. } => files::get(&context, url, to.as_deref()),
-        Action::Ls { long, url } => show::list(&context, url, *long),
-        Action::Stat { url } => show::stat(&context, url),
-        Action::Md5 { url } => show::md5(&context, url),
-        Action::Mkdir { url } => files::make_dir(&context, url),
-        Action::Rm { url } => files::remove(&context, url),
-        Action::Rmdir { url } => files::remove_dir(&context, url),
-        Action::Mv { from, to } => files::rename(&context, from, to),
-        Action::Register { invite, url } => login::register(&context, cli, url, invite.as_deref()),
-        Action::Whoami { url } => show::whoami(&context, url),
-        Action::Quota { url } => show::quota(&context, url),
-        Action::Run { url, name: None, .. } => action::list(&context, url),
+        Action::Get { url, to, .. } => files::get(context, url, to.as_deref()),
+        Action::Ls { long, url } => show::list(context, url, *long),
+        Action::Stat { url } => show::stat(context, url),
+        Action::Md5 { url } => show::md5(context, url),
+        Action::Mkdir { url } => files::make_dir(context, url),
+        Action::Rm { url } => files::remove(context, url),
+        Action::Rmdir { url } => files::remove_dir(context, url),
+        Action::Mv { from, to } => files::rename(context, from, to),
+        Action::Register { invite, url } => login::register(context, cli, url, invite.as_deref()),
+        Action::Whoami { url } => show::whoami(context, url),
+        Action::Quota { url } => show::quota(context, url),
+        Action::Run { url, name: None, .. } => action::list(context, url),
         Action::Run { url, name: Some(name), arguments } => {
-            action::run(&context, &context.client(url), url, name, arguments)
+            action::run(context, &context.client(url), url, name, arguments)
         }
-        Action::Ping { count, interval, url } => show::ping(&context, url, *count, *interval),
-        Action::Demo { mebibytes, cuts } => demo::run(&context, *mebibytes, *cuts),
+        Action::Ping { count, interval, url } => show::ping(context, url, *count, *interval),
+        Action::Demo { mebibytes, cuts } => demo::run(context, *mebibytes, *cuts),
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use indicatif::HumanBytes;
-use towpath::client::{TreeDone, TreeOptions, Url};
+use towpath::{
+    client::{Client, ClientError, TreeDone, TreeOptions, Url},
+    wire::{Code, RemotePath, Reply},
+};
 
 use crate::{
     bars::Bars,
@@ -37,6 +40,7 @@ pub(crate) fn put(
                 // `.` and `..` have no name: what is in them goes there.
                 _ => url.clone(),
             };
+            folder_above(context, &client, &target)?;
             run(context, path, url, |bars| client.put_tree(local, &target.path, options, bars))?
         } else {
             match put_one(context, &client, path, url, into_dir) {
@@ -54,6 +58,24 @@ pub(crate) fn put(
         }
     }
     Ok(first.unwrap_or(Exit::Done))
+}
+
+/// Sees that the folder is there in which one is to be made: else it would be the one of this
+/// machine that is said to be missing.
+fn folder_above(context: &Context, client: &Client, url: &Url) -> Result<(), Failure> {
+    let Some((above, _)) = url.path.split().filter(|(above, _)| !above.is_empty()) else {
+        return Ok(());
+    };
+    let path = RemotePath::new(above).map_err(|error| Failure::Usage(error.to_string()))?;
+    let above = Url { path, is_dir: true, ..url.clone() };
+    match client.stat(&above.path, &mut context.retries(&above)) {
+        Err(error @ ClientError::Refused(Reply { code: Code::Absent, .. })) => {
+            Err(Failure::client(&above)(error))
+        }
+        // Whatever else it is, the folder itself will say it better.
+        Ok(_) | Err(ClientError::Refused(_)) => Ok(()),
+        Err(error) => Err(Failure::client(&above)(error)),
+    }
 }
 
 /// Gets a folder into a folder that is there, or as one that is not.

@@ -47,6 +47,11 @@ pub(crate) fn again(reason: &str, pause: Duration) -> String {
     format!("{reason}; trying again in {:.1} s", pause.as_secs_f64())
 }
 
+/// Where bars are drawn, if anywhere: on a terminal, unless `-q` was given.
+pub(crate) fn draw_target(quiet: bool) -> Option<ProgressDrawTarget> {
+    (!quiet && stderr().is_terminal()).then(|| ProgressDrawTarget::stderr_with_hz(10))
+}
+
 /// A bar for one file. With `-q` it draws nothing; on anything but a terminal it only says, in
 /// lines, when the transfer is interrupted.
 #[derive(Debug)]
@@ -66,13 +71,9 @@ pub(crate) struct Bar {
 
 impl Bar {
     pub(crate) fn new(name: &str, quiet: bool) -> Self {
-        let shown = !quiet && stderr().is_terminal();
-        let target = if shown {
-            ProgressDrawTarget::stderr_with_hz(10)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let plain = Retries::new(name, quiet || shown);
+        let target = draw_target(quiet);
+        let plain = Retries::new(name, quiet || target.is_some());
+        let target = target.unwrap_or_else(ProgressDrawTarget::hidden);
         Self::over(ProgressBar::with_draw_target(None, target), name, plain)
     }
 

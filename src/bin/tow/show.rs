@@ -8,7 +8,7 @@ use std::{
 use indicatif::HumanBytes;
 use towpath::{
     auth::Rights,
-    client::{Entry, Url},
+    client::{Client, Entry, Url},
     wire::Mtime,
 };
 
@@ -28,6 +28,14 @@ pub(crate) fn printable(name: &[u8]) -> String {
 /// Whether a terminal would do something else with it than show it.
 pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The operator's words to whoever logs in.
+pub(crate) fn banner(client: &Client) {
+    let banner = client.welcome().banner;
+    for line in banner.split(|&byte| byte == b'\n').filter(|_| !banner.is_empty()) {
+        eprintln!("{}", printable(line));
+    }
 }
 
 pub(crate) fn list(context: &Context, url: &Url, long: bool) -> Result<Exit, Failure> {

@@ -267,7 +267,14 @@ impl<'a> GetWorker<'a> {
             .map_err(|error| ClientError::Local { what: shown.display().to_string(), error })
             .and_then(|root| {
                 let root = Arc::new(root);
-                self.client.get_beneath(&file.remote, &root, &file.name, &shown, &mut observer)
+                self.client.get_beneath(
+                    &file.remote,
+                    &root,
+                    &file.name,
+                    None,
+                    &shown,
+                    &mut observer,
+                )
             });
         match got {
             Ok(done) => {

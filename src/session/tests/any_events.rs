@@ -353,7 +353,8 @@ impl Chaos {
                     assert!(self.open, "nothing is open");
                 }
                 Action::Report(report) => assert!(report.bytes <= FILE_BYTES_MAX),
-                Action::LoginFailed(_) | Action::EndAction | Action::Pulse => {}
+                Action::LoginFailed(_) | Action::Refused(_) | Action::EndAction | Action::Pulse => {
+                }
                 Action::Close => self.closed = true,
             }
         }

@@ -14,7 +14,7 @@ use crate::{
     digest::{Engine, FileDigests, Md5Digest, RootHasher, SEGMENT_BYTES},
     limits::{ANSWER_DEADLINE, IDLE_DEADLINE, SCRAM_ITERATIONS_MIN, STALL_DEADLINE},
     progress::{Progress, segment_count, segment_length},
-    session::{Action, Job, JobId, LoginBegun, Outcome, Session, run_jobs},
+    session::{Action, Job, JobId, LoginBegun, Outcome, Refusal, Session, run_jobs},
     wire::{Code, Frame, Greeting, Mechanism, Mtime, Reply, frame_bytes},
 };
 
@@ -219,6 +219,7 @@ impl Scenario {
                 Action::Forget => "forget".to_owned(),
                 Action::Report(report) => format!("report {:?}", report.direction),
                 Action::LoginFailed(name) => format!("login failed {name}"),
+                Action::Refused(Refusal { what, name, .. }) => format!("refused {what} {name:?}"),
                 Action::EndAction => "end action".to_owned(),
                 Action::Pulse => "pulse".to_owned(),
                 Action::Close => "close".to_owned(),

@@ -280,7 +280,25 @@ fn replacing_a_file_needs_the_right_to_delete() {
 fn nobody_runs_actions_on_a_server_without_logins() {
     let mut scenario = Scenario::new();
     scenario.line("run disk");
-    assert_eq!(scenario.said(), ["406 your account has no right to run actions"]);
+    let refused = "refused run \"disk\"";
+    assert_eq!(scenario.said(), [refused, "406 your account has no right to run actions"]);
+}
+
+#[test]
+fn the_log_learns_of_each_run_and_each_account_that_was_refused() {
+    let mut scenario = Scenario::user(Rights::ALL);
+    scenario.line("run disk arg=/");
+    scenario.said();
+    scenario.done(Outcome::Failed(Reply::text(Code::UnknownAction, "no such action")));
+    assert_eq!(scenario.said(), ["refused run \"disk\"", "407 no such action"]);
+    scenario.line("register eve scram=x");
+    assert_eq!(scenario.said(), ["refused register \"eve\"", "406 you are logged in already"]);
+
+    let mut scenario = Scenario::nobody();
+    scenario.line("register eve scram=x");
+    scenario.said();
+    scenario.done(Outcome::Failed(Reply::text(Code::NameTaken, "taken")));
+    assert_eq!(scenario.said(), ["refused register \"eve\"", "435 taken"]);
 }
 
 #[test]

@@ -83,6 +83,37 @@ fn what_can_not_fit_is_refused_before_it_comes() {
 }
 
 #[test]
+fn what_is_refused_before_anything_came_leaves_nothing_behind() {
+    let store = Store::new();
+    let open = |place| {
+        store.root.set_reserve_bytes(u64::MAX);
+        let refused = Partial::open(&store.root, place, upload("f", "a", b"some bytes"), false);
+        store.root.set_reserve_bytes(0);
+        assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+    };
+    let names = |folder: &str| {
+        let found = fs::read_dir(store.at(folder)).unwrap();
+        found.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    let before = [names("."), names(".tow/partials")];
+    open(Place::Beside);
+    open(Place::Internal);
+    assert_eq!([names("."), names(".tow/partials")], before);
+
+    // What was there before stays, with all that came.
+    let source = bytes(33, 3 * LEAF);
+    let again = || store.try_open(&upload("g", "a", &source), false);
+    let mut receiver = Receiver::new(again().unwrap());
+    receiver.receive(&source, 2).unwrap();
+    receiver.checkpoint().unwrap();
+    drop(receiver);
+    store.root.set_reserve_bytes(u64::MAX);
+    assert!(matches!(again(), Err(StoreError::NoSpace(_))));
+    store.root.set_reserve_bytes(0);
+    assert!(Receiver::new(again().unwrap()).progress.frontier() >= 2 * LEAF_BYTES);
+}
+
+#[test]
 fn a_name_on_another_file_system_is_refused_before_the_bytes_come() {
     let Some(disk) = Small::mount() else { return };
     let store = Store::new();

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::termios::tcgetwinsize;
 use towpath::{
-    client::{ClientError, Entry, Url},
+    client::{ClientError, Entry, TreeOptions, Url},
     wire::{Code, Mtime},
 };
 
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     action,
     exit::{Exit, Failure},
-    files,
+    files, many,
     show::{self, printable},
 };
 
@@ -83,7 +83,8 @@ pub(super) fn ls(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {
 pub(super) fn get(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {
     let (from, to) = sources(&call.words);
     let to = to.map(local::one_path).transpose()?;
-    let files = shell.files(from)?;
+    let whole = call.has(b'r');
+    let files = if whole { shell.places(from)? } else { shell.files(from)? };
     if files.len() > 1 {
         let folder = to.as_deref().unwrap_or_else(|| OsStr::new("."));
         if !std::path::Path::new(folder).is_dir() {
@@ -99,12 +100,27 @@ pub(super) fn get(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {
             }
         }
     }
-    each(&files, |place| Ok(files::get(shell.context, &shell.url(place), to.as_deref())?))
+    each(&files, |place| {
+        let (context, url) = (shell.context, shell.url(place));
+        Ok(if whole {
+            many::get(context, &url, to.as_deref(), TreeOptions::default())?
+        } else {
+            files::get(context, &url, to.as_deref())?
+        })
+    })
 }
 
 pub(super) fn put(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {
     let (from, to) = sources(&call.words);
     let to = to.map_or_else(|| Ok(shell.here()), |word| shell.one_place(word))?;
+    let (whole, follow) = (call.has(b'r'), call.has(b'L'));
+    if !whole && follow {
+        return Err(Error::Usage("-L is for folders: it needs -r".to_owned()));
+    }
+    if whole {
+        let options = TreeOptions { follow, ..TreeOptions::default() };
+        return Ok(many::put(shell.context, &local::paths(from)?, &shell.url(&to), options)?);
+    }
     let files: Vec<OsString> = local::files(from, shell.context.quiet)?;
     Ok(files::put(shell.context, &files, &shell.url(&to))?)
 }
@@ -308,11 +324,13 @@ impl Shell<'_> {
 
     /// The files that the words stand for. Of what a pattern matches, folders are left out.
     fn files(&self, words: &[Word]) -> Result<Vec<Place>, Error> {
-        let mut files = Vec::new();
-        for one in without_folders(self.all(words)?, self.context.quiet)? {
-            files.push(self.place(&one.path)?);
-        }
-        Ok(files)
+        let files = without_folders(self.all(words)?, self.context.quiet)?;
+        files.iter().map(|one| self.place(&one.path)).collect()
+    }
+
+    /// The files and folders that the words stand for.
+    fn places(&self, words: &[Word]) -> Result<Vec<Place>, Error> {
+        self.all(words)?.iter().map(|one| self.place(&one.path)).collect()
     }
 
     fn is_dir(&self, url: &Url) -> Result<bool, Failure> {

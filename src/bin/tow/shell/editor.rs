@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     exit::{Exit, Failure},
-    show::printable,
+    show::{self, printable},
 };
 
 /// Runs commands until the person leaves. A command that fails ends nothing.
@@ -77,10 +77,7 @@ fn run_lines(shell: &mut Shell<'_>, lines: &str) {
 /// What a person sees first: what the server has to say to whoever comes, then where to begin.
 fn greet(shell: &Shell<'_>) {
     if !shell.context.quiet {
-        let banner = shell.context.client(&shell.base).welcome().banner;
-        for line in banner.split(|&byte| byte == b'\n').filter(|_| !banner.is_empty()) {
-            eprintln!("{}", printable(line));
-        }
+        show::banner(&shell.context.client(&shell.base));
         let server = printable(shell.context.client(&shell.base).address().as_bytes());
         eprintln!("{server}: help says what there is, Ctrl-D leaves");
     }

@@ -106,8 +106,16 @@ pub(super) fn look(folder: &Path, each: &mut dyn FnMut(&[u8], char)) -> io::Resu
 
 /// The files that the words stand for. Of what a pattern matches, folders are left out.
 pub(super) fn files(words: &[Word], quiet: bool) -> Result<Vec<OsString>, Error> {
-    let files = without_folders(all(words)?, quiet)?;
-    Ok(files.into_iter().map(|one| OsString::from_vec(one.path)).collect())
+    Ok(names(without_folders(all(words)?, quiet)?))
+}
+
+/// The files and folders that the words stand for.
+pub(super) fn paths(words: &[Word]) -> Result<Vec<OsString>, Error> {
+    Ok(names(all(words)?))
+}
+
+fn names(found: Vec<Found>) -> Vec<OsString> {
+    found.into_iter().map(|one| OsString::from_vec(one.path)).collect()
 }
 
 /// What the words stand for, patterns replaced by the names that match.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ATTEMPTS_MAX, Attempt, Line, Server, World, at, receive_alone};
+use super::{Attempt, Line, Server, World, at, receive_alone};
 use crate::{
     digest::Md5Digest,
     progress::Progress,
@@ -20,18 +20,7 @@ enum Getting {
 }
 
 impl World {
-    pub(super) fn get(&mut self) {
-        for _ in 0..ATTEMPTS_MAX {
-            if self.get_once() == Attempt::Whole {
-                return;
-            }
-            self.perhaps_change();
-            self.next_break();
-        }
-        panic!("it never became whole");
-    }
-
-    fn get_once(&mut self) -> Attempt {
+    pub(super) fn get_once(&mut self) -> Attempt {
         let mut server = Server::new(self.now);
         let (mut to_server, mut inbox) = (Line::default(), Line::default());
         let mut client = Getting::AwaitFound;

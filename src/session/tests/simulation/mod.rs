@@ -64,9 +64,9 @@ fn run(seeds: std::ops::Range<u64>, size: impl Fn(&mut Rng) -> u64) {
         let size = size(&mut rng);
         let mut world = World::new(rng, size);
         if seed % 2 == 0 {
-            world.put()
+            world.until_whole(World::put_once)
         } else {
-            world.get()
+            world.until_whole(World::get_once)
         }
         std::mem::forget(told);
     }
@@ -129,6 +129,18 @@ impl World {
         };
         world.next_break();
         world
+    }
+
+    /// Attempt after attempt, each over a line of its own.
+    fn until_whole(&mut self, once: fn(&mut Self) -> Attempt) {
+        for _ in 0..ATTEMPTS_MAX {
+            if once(self) == Attempt::Whole {
+                return;
+            }
+            self.perhaps_change();
+            self.next_break();
+        }
+        panic!("it never became whole");
     }
 
     fn digest(&self) -> DigestChoice {
@@ -268,6 +280,7 @@ impl Server {
                 | Action::Forget
                 | Action::Report(_)
                 | Action::LoginFailed(_)
+                | Action::Refused(_)
                 | Action::EndAction
                 | Action::Pulse
                 | Action::Close => {}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ATTEMPTS_MAX, Attempt, Line, Sent, Server, World, send};
+use super::{Attempt, Line, Sent, Server, World, send};
 use crate::{
     digest::LEAF_BYTES,
     session::Outgoing,
@@ -21,18 +21,7 @@ enum Putting {
 }
 
 impl World {
-    pub(super) fn put(&mut self) {
-        for _ in 0..ATTEMPTS_MAX {
-            if self.put_once() == Attempt::Whole {
-                return;
-            }
-            self.perhaps_change();
-            self.next_break();
-        }
-        panic!("it never became whole");
-    }
-
-    fn put_once(&mut self) -> Attempt {
+    pub(super) fn put_once(&mut self) -> Attempt {
         let mut server = Server::new(self.now);
         let (mut to_server, mut inbox) = (Line::default(), Line::default());
         let mut client = Putting::AwaitHave;
