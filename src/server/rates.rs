@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     auth::UserName,
-    limits::{CHUNK_BYTES, RATE_BYTES_MIN},
+    limits::{CHUNK_BYTES, RATE_BYTES_MIN, SIBLING_INTERVAL},
 };
 
 /// Parts of a second in which a limited line moves one chunk, so that it flows and does not jerk.
@@ -56,6 +56,15 @@ impl Bucket {
 pub(super) struct Rates {
     server: Option<Bucket>,
     users: HashMap<UserName, Bucket>,
+    /// What other workers have to be told; `None` where there are none.
+    untold: Option<Untold>,
+}
+
+/// Bytes that were moved at a limited rate, in all and by users, and when to tell.
+#[derive(Debug, Default)]
+struct Untold {
+    bytes: HashMap<Option<UserName>, u64>,
+    due: Option<Instant>,
 }
 
 impl Rates {
@@ -101,11 +110,47 @@ impl Rates {
     pub(super) fn take(&mut self, user: Option<&UserName>, bytes: u64, now: Instant) {
         if let Some(bucket) = &mut self.server {
             bucket.take(bytes, now);
+            note(&mut self.untold, None, bytes, now);
         }
-        if let Some(bucket) = user.and_then(|user| self.users.get_mut(user)) {
+        if let Some((user, bucket)) = user.and_then(|user| Some((user, self.users.get_mut(user)?)))
+        {
             bucket.take(bytes, now);
+            note(&mut self.untold, Some(user), bytes, now);
         }
     }
+
+    /// Notes from now on what others have to be told.
+    pub(super) fn share(&mut self) {
+        self.untold = Some(Untold::default());
+    }
+
+    /// Another worker has moved so many bytes for a user, or for all together.
+    pub(super) fn take_elsewhere(&mut self, user: Option<&UserName>, bytes: u64, now: Instant) {
+        let bucket = match user {
+            None => self.server.as_mut(),
+            Some(user) => self.users.get_mut(user),
+        };
+        bucket.into_iter().for_each(|bucket| bucket.take(bytes, now));
+    }
+
+    /// What others have to be told by now. Not each time at once: every few milliseconds.
+    pub(super) fn taken(&mut self, now: Instant) -> HashMap<Option<UserName>, u64> {
+        if self.tell_at().is_none_or(|at| now < at) {
+            return HashMap::new();
+        }
+        self.untold.as_mut().map(std::mem::take).unwrap_or_default().bytes
+    }
+
+    /// When there is something to tell.
+    pub(super) fn tell_at(&self) -> Option<Instant> {
+        self.untold.as_ref()?.due
+    }
+}
+
+fn note(untold: &mut Option<Untold>, user: Option<&UserName>, bytes: u64, now: Instant) {
+    let Some(untold) = untold.as_mut().filter(|_| bytes > 0) else { return };
+    *untold.bytes.entry(user.cloned()).or_default() += bytes;
+    untold.due.get_or_insert(now + SIBLING_INTERVAL);
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod done;
 mod logins;
 mod moving;
 mod shutdown;
+mod siblings;
 
 use std::{
     collections::VecDeque,
@@ -41,12 +42,13 @@ use super::{
     report::{log_reply, log_report, log_run},
     settings::Settings,
     timers::Timers,
+    workers::{Holder, Seat, Siblings, Takeovers},
     writers::{PartialId, Writers},
 };
 use crate::{
     digest::{Engine, FileDigests},
     limits::{
-        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LISTEN_ADDRESSES_MAX,
+        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, LISTEN_ADDRESSES_MAX,
         NOBODY_INPUT_BYTES_MAX, TURN_TIME_MAX,
     },
     session::{Action, Job, JobId, Outcome, Wants},
@@ -59,8 +61,10 @@ const SLOT_BITS: u32 = 16;
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
 const WAKER: Token = Token(SLOT_MASK);
 const SIGNALS: Token = Token(SLOT_MASK - 1);
+const SUPERVISOR: Token = Token(SLOT_MASK - 2);
+const INBOX: Token = Token(SLOT_MASK - 3);
 /// Listeners count down from here.
-const FIRST_LISTENER: usize = SLOT_MASK - 2;
+const FIRST_LISTENER: usize = SLOT_MASK - 4;
 const LISTENERS_MAX: usize = LISTEN_ADDRESSES_MAX;
 
 const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
@@ -90,6 +94,12 @@ pub(super) struct Reactor {
     bulk: VecDeque<Token>,
     timers: Timers,
     writers: Writers,
+    /// The other workers, if there are any.
+    siblings: Option<Siblings>,
+    /// There may be messages of theirs of which no event will tell again.
+    inbox_pending: bool,
+    /// Who waits for a sibling to let go of a partial.
+    takeovers: Takeovers,
     /// Somebody may wait to be accepted of whom no event will tell again.
     accept_pending: bool,
     accept_retry: Option<Instant>,
@@ -114,7 +124,7 @@ pub(super) struct Reactor {
 }
 
 impl Reactor {
-    pub(super) fn new(config: &Config) -> Result<(Self, Stopper), StartError> {
+    pub(super) fn new(config: &Config, seat: Option<Seat>) -> Result<(Self, Stopper), StartError> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let root = Root::serve(&config.root)
@@ -132,13 +142,14 @@ impl Reactor {
         } else {
             Children::new(&config.root)
         };
-        let mut listeners = Vec::new();
-        for (index, &address) in config.listen.iter().take(LISTENERS_MAX).enumerate() {
-            let failed = |error| StartError::Listen { address, error };
-            let mut listener = listen(address).map_err(failed)?;
+        let mut seat = seat;
+        let mut listeners = match &mut seat {
+            Some(seat) => seat.listeners(),
+            None => listen_all(&config.listen)?,
+        };
+        for (index, listener) in listeners.iter_mut().enumerate() {
             let token = Token(FIRST_LISTENER - index);
-            poll.registry().register(&mut listener, token, Interest::READABLE)?;
-            listeners.push(listener);
+            poll.registry().register(listener, token, Interest::READABLE)?;
         }
         let signals = if config.handle_signals {
             let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
@@ -154,7 +165,7 @@ impl Reactor {
             let _ = disk_waker.wake();
         })?;
         let stopper = Stopper { stop: Arc::clone(&stop), waker };
-        let reactor = Self {
+        let mut reactor = Self {
             poll,
             listeners,
             signals,
@@ -169,6 +180,9 @@ impl Reactor {
             bulk: VecDeque::new(),
             timers: Timers::default(),
             writers: Writers::default(),
+            siblings: None,
+            inbox_pending: true,
+            takeovers: Takeovers::default(),
             accept_pending: true,
             accept_retry: None,
             greeting: Arc::new(greeting),
@@ -186,6 +200,7 @@ impl Reactor {
             expire_at: Instant::now(),
             stopping: false,
         };
+        seat.map(|seat| reactor.join(seat)).transpose()?;
         Ok((reactor, stopper))
     }
 
@@ -195,6 +210,9 @@ impl Reactor {
 
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
+        if let Some(siblings) = &mut self.siblings {
+            siblings.begin(Instant::now());
+        }
         while !self.stopping {
             let timeout = self.timeout(Instant::now());
             match self.poll.poll(&mut events, Some(timeout)) {
@@ -206,10 +224,13 @@ impl Reactor {
                 self.note(event);
             }
             self.accept(now);
+            self.hear_siblings(now);
             self.take_done(now);
             self.serve_ready(now);
             self.move_bulk();
-            self.look_at_timers(Instant::now());
+            let now = Instant::now();
+            self.look_at_timers(now);
+            self.tell_changes(now);
             self.stopping |= self.stop.load(Ordering::Acquire);
         }
         self.shut_down();
@@ -218,12 +239,13 @@ impl Reactor {
 
     /// How long poll may wait: not at all while somebody could go on.
     fn timeout(&self, now: Instant) -> Duration {
-        if !self.ready.is_empty() || !self.bulk.is_empty() {
+        let hears = self.siblings.is_some() && self.inbox_pending;
+        if !self.ready.is_empty() || !self.bulk.is_empty() || hears {
             return Duration::ZERO;
         }
         let users_at = self.users.as_ref().map(|_| self.users_at);
         let unpark_at = (!self.parked.is_empty()).then_some(self.unpark_at);
-        let others = [users_at, unpark_at, self.sweep_at, Some(self.expire_at)];
+        let others = [users_at, unpark_at, self.sweep_at, Some(self.expire_at), self.siblings_at()];
         let due = [self.timers.next(), self.accept_retry].into_iter().chain(others);
         let next = due.flatten().min().unwrap_or(now);
         // Rounded up: waking a fraction of a millisecond early would spin until then.
@@ -247,6 +269,13 @@ impl Reactor {
                 }
                 if hang_up {
                     self.reload();
+                }
+            }
+            INBOX => self.inbox_pending = true,
+            SUPERVISOR => {
+                if self.siblings.as_ref().is_some_and(Siblings::is_alone) {
+                    log::error!("the process that started this one is gone: going down");
+                    self.stopping = true;
                 }
             }
             Token(slot) if slot > FIRST_LISTENER - LISTENERS_MAX && slot <= FIRST_LISTENER => {
@@ -458,9 +487,7 @@ impl Reactor {
         disk::start(&self.disk, &home, ticket, job, connection.held.as_ref());
     }
 
-    /// Makes a connection the writer of a partial. A client takes over from its own connection,
-    /// which it knows to be dead before the server does; from another's only if that was silent
-    /// for long.
+    /// Makes a connection the writer of a partial, if it is free or [`Self::evict`] makes it so.
     fn take_over(
         &mut self,
         name: PartialId,
@@ -470,13 +497,9 @@ impl Reactor {
         now: Instant,
     ) -> bool {
         if let Some(writer) = self.writers.other_than(token, name) {
-            let silent = find(&mut self.connections, writer.token)
-                .is_none_or(|other| now.saturating_duration_since(other.active) > HOLDER_SILENT);
-            if writer.owner != owner && !silent {
+            if self.evict(writer, owner, now) == Holder::Stays {
                 return false;
             }
-            // Its last mark goes to the disk thread before the new writer's first job.
-            self.close(writer.token, "taken over by a new connection", now);
         }
         if let Some(connection) = find(&mut self.connections, token) {
             self.writers.set(name, owner, opening, connection);
@@ -506,8 +529,11 @@ impl Reactor {
             connection.session.handle_timeout(now);
             self.serve(token, now);
         }
-        if now >= self.expire_at {
+        let expires = now >= self.expire_at;
+        if expires {
             self.expire_at = now + EXPIRE_INTERVAL;
+        }
+        if expires && self.is_first() {
             let users = self.users.clone();
             let (homes, settings) = (Arc::clone(&self.homes), Arc::clone(&self.settings));
             self.disk.submit(Ticket::Nobody, move || {
@@ -519,6 +545,14 @@ impl Reactor {
         self.sweep(now);
         self.unpark(now);
     }
+}
+
+/// Listens on all addresses that there is a token for.
+fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let listen = |&address: &SocketAddr| {
+        listen(address).map_err(|error| StartError::Listen { address, error })
+    };
+    addresses.iter().take(LISTENERS_MAX).map(listen).collect()
 }
 
 /// The connection of a token, if it is still the same.

@@ -54,6 +54,7 @@ impl Reactor {
         // Fails only for a socket that was never registered.
         let _ = self.poll.registry().deregister(&mut connection.socket);
         self.writers.forget(&mut connection);
+        self.takeovers.forget(token);
         self.gate.disconnect(connection.peer.ip());
         connection.user.iter().for_each(|user| self.gate.leave(user));
         if connection.login_pending {

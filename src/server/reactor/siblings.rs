@@ -1,0 +1,189 @@
+//! What belongs to the other workers of a server: hearing them, and telling them.
+
+use std::time::Instant;
+
+use mio::Token;
+
+use super::{INBOX, Reactor, SUPERVISOR, find};
+use crate::{
+    limits::{HOLDER_SILENT, SIBLING_MESSAGES_PER_TURN_MAX},
+    server::{
+        disk::{self, Done, Ticket, error_reply},
+        workers::{Heard, Holder, Message, Seat, Siblings, Step, Wanted, clock_nanos},
+        writers::{PartialId, Writer},
+    },
+    session::{Job, JobId, Outcome},
+    store::StoreError,
+    wire::Owner,
+};
+
+impl Reactor {
+    /// Becomes one of several workers.
+    pub(super) fn join(&mut self, seat: Seat) -> std::io::Result<()> {
+        self.siblings = Some(Siblings::new(seat, self.poll.registry(), (SUPERVISOR, INBOX))?);
+        self.gate.tally.share();
+        self.rates.share();
+        Ok(())
+    }
+
+    /// Whether this process does what only one of them has to do.
+    pub(super) fn is_first(&self) -> bool {
+        self.siblings.as_ref().is_none_or(Siblings::is_first)
+    }
+
+    /// Takes what siblings say, some at a time.
+    pub(super) fn hear_siblings(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.inbox_pending) {
+            return;
+        }
+        for _ in 0..SIBLING_MESSAGES_PER_TURN_MAX {
+            match self.siblings.as_mut().map_or(Heard::Nothing, Siblings::hear) {
+                Heard::Nothing => return,
+                Heard::New(sibling) => {
+                    log::debug!("worker {sibling} is there");
+                    self.gate.tally.forget(sibling);
+                    self.tell_all_to(sibling, now);
+                    let steps = self.takeovers.is_new(sibling);
+                    self.take_steps(steps, now);
+                }
+                Heard::Said(from, message) => self.take_message(from, message, now),
+            }
+        }
+        self.inbox_pending = true;
+    }
+
+    fn take_message(&mut self, from: u8, message: Message, now: Instant) {
+        match message {
+            // Told apart before.
+            Message::Hello => {}
+            Message::Count(key, count) => self.gate.tally.hear(from, key, count),
+            Message::Failed(address, name) => self.gate.failed(address, &name, now),
+            Message::Succeeded(address, name) => self.gate.succeeded(address, &name, now),
+            Message::Registered(address) => self.gate.registered(address, now),
+            Message::Took(user, bytes) => self.rates.take_elsewhere(user.as_ref(), bytes, now),
+            Message::Ask { ask, partial, owner, since } => {
+                self.take_ask((from, ask), (partial, owner, since), now);
+            }
+            Message::Answer(ask, holder) => {
+                let step = self.takeovers.answered(from, ask, holder);
+                self.take_steps(step, now);
+            }
+            Message::Home(..) => {}
+        }
+    }
+
+    /// Tells a sibling that knows nothing how things stand.
+    fn tell_all_to(&mut self, sibling: u8, now: Instant) {
+        let Some(siblings) = &mut self.siblings else { return };
+        for (key, count) in self.gate.tally.all() {
+            siblings.tell(sibling, &Message::Count(key, count), now);
+        }
+    }
+
+    /// Tells all others.
+    pub(super) fn tell_siblings(&mut self, message: &Message, now: Instant) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.tell_all(message, now);
+        }
+    }
+
+    /// The last phase of a turn: what has changed in it is told.
+    pub(super) fn tell_changes(&mut self, now: Instant) {
+        let Some(siblings) = &mut self.siblings else { return };
+        for sibling in siblings.retry(now) {
+            self.tell_all_to(sibling, now);
+        }
+        let Some(siblings) = &mut self.siblings else { return };
+        for (key, count) in self.gate.tally.changes() {
+            siblings.tell_all(&Message::Count(key, count), now);
+        }
+        for (user, bytes) in self.rates.taken(now) {
+            siblings.tell_all(&Message::Took(user, bytes), now);
+        }
+        let steps = self.takeovers.due(siblings.others().collect::<Vec<_>>().into_iter(), now);
+        self.take_steps(steps, now);
+    }
+
+    /// When [`Self::tell_changes`] has something to do though nothing happens.
+    pub(super) fn siblings_at(&self) -> Option<Instant> {
+        let siblings = self.siblings.as_ref()?;
+        [siblings.retry_at(), self.takeovers.next(), self.rates.tell_at()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The disk thread found that another process has a partial.
+    pub(super) fn take_busy(&mut self, token: Token, id: JobId, wanted: Wanted, now: Instant) {
+        let partial = find(&mut self.connections, token).and_then(|it| it.partial);
+        match partial {
+            Some((partial, opening)) if opening == id && self.siblings.is_some() => {
+                self.takeovers.busy((token, id), partial, wanted, clock_nanos(), now);
+            }
+            _ => self.refuse_busy(token, id, now),
+        }
+    }
+
+    fn refuse_busy(&mut self, token: Token, id: JobId, now: Instant) {
+        let reply = error_reply(&StoreError::Busy);
+        self.take_outcome(token, id, Outcome::Failed(reply), None, now);
+    }
+
+    fn take_steps(&mut self, steps: impl IntoIterator<Item = Step>, now: Instant) {
+        for step in steps {
+            match step {
+                Step::Ask(message) => self.tell_siblings(&message, now),
+                Step::Refuse(token, id) => self.refuse_busy(token, id, now),
+                Step::Open(token, id, Wanted { offer, fresh, replace }) => {
+                    let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
+                    let Some(home) = home else {
+                        self.takeovers.forget(token);
+                        continue;
+                    };
+                    let job = Job::OpenPartial { offer, fresh, replace };
+                    disk::start(&self.disk, &home, Ticket::Session(token, id), job, None);
+                }
+            }
+        }
+    }
+
+    /// A client came to a sibling for a partial.
+    fn take_ask(
+        &mut self,
+        who: (u8, u64),
+        (partial, owner, since): (PartialId, Owner, u64),
+        now: Instant,
+    ) {
+        let writer = self.writers.of(partial);
+        let holder = match writer {
+            Some(writer) if self.takeovers.is_later(writer.token, since) => Holder::Stays,
+            Some(writer) => self.evict(writer, owner, now),
+            None => Holder::Nobody,
+        };
+        if holder == Holder::Stays {
+            return self.take_passed(who, holder, now);
+        }
+        // What was open goes by way of the disk thread: once it is through with that, it is free.
+        self.disk.submit(Ticket::Nobody, move || Done::Passed(who, holder));
+    }
+
+    /// The disk thread is through with what was before the question.
+    pub(super) fn take_passed(&mut self, (to, ask): (u8, u64), holder: Holder, now: Instant) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.tell(to, &Message::Answer(ask, holder), now);
+        }
+    }
+
+    /// Ends the connection of a writer for another connection of its client, which knows it to be dead
+    /// before the server does; for one of another client only if it was silent for long.
+    pub(super) fn evict(&mut self, writer: Writer, owner: Owner, now: Instant) -> Holder {
+        let silent = find(&mut self.connections, writer.token)
+            .is_none_or(|other| now.saturating_duration_since(other.active) > HOLDER_SILENT);
+        if writer.owner != owner && !silent {
+            return Holder::Stays;
+        }
+        // Its last mark goes to the disk thread before the new writer's first job.
+        self.close(writer.token, "taken over by a new connection", now);
+        Holder::Released
+    }
+}
