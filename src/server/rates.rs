@@ -200,6 +200,39 @@ mod tests {
     }
 
     #[test]
+    fn workers_that_tell_one_another_keep_to_the_rate_of_one() {
+        let mut now = Instant::now();
+        let (end, ann) = (now + Duration::from_secs(10), user("ann"));
+        let mut workers = [(); 4].map(|()| Rates::default());
+        for rates in &mut workers {
+            rates.limit_server(Some(8 << 20), now);
+            rates.limit_user(&ann, Some(1 << 20), now);
+            rates.share();
+        }
+        let (mut sum, mut untold) = (0, Vec::new());
+        while now < end {
+            // What is told is heard a turn later.
+            for (from, who, bytes) in std::mem::take(&mut untold) {
+                for (to, rates) in workers.iter_mut().enumerate() {
+                    let who: Option<&UserName> = Option::as_ref(&who);
+                    (from != to).then(|| rates.take_elsewhere(who, bytes, now));
+                }
+            }
+            for (from, rates) in workers.iter_mut().enumerate() {
+                if rates.wait(Some(&ann), now).is_zero() {
+                    let chunk = rates.chunk_bytes(Some(&ann)) as u64;
+                    rates.take(Some(&ann), chunk, now);
+                    sum += chunk;
+                }
+                let told = rates.taken(now).into_iter();
+                untold.extend(told.map(|(who, bytes)| (from, who, bytes)));
+            }
+            now += Duration::from_millis(2);
+        }
+        assert!(sum.abs_diff(10 << 20) * 20 <= 10 << 20, "{sum}");
+    }
+
+    #[test]
     fn who_was_slow_may_not_make_up_for_it() {
         let now = Instant::now();
         let mut rates = Rates::default();

@@ -42,7 +42,7 @@ use super::{
     report::{log_reply, log_report, log_run},
     settings::Settings,
     timers::Timers,
-    workers::{Holder, Seat, Siblings, Takeovers},
+    workers::{Holder, Holdings, Seat, Siblings, Takeovers},
     writers::{PartialId, Writers},
 };
 use crate::{
@@ -98,6 +98,8 @@ pub(super) struct Reactor {
     siblings: Option<Siblings>,
     /// There may be messages of theirs of which no event will tell again.
     inbox_pending: bool,
+    /// The disk thread has done something since siblings were told what homes hold.
+    disk_worked: bool,
     /// Who waits for a sibling to let go of a partial.
     takeovers: Takeovers,
     /// Somebody may wait to be accepted of whom no event will tell again.
@@ -113,6 +115,8 @@ pub(super) struct Reactor {
     /// When it is looked at next.
     users_at: Instant,
     homes: Arc<Homes>,
+    /// What homes hold, as all workers know it.
+    holdings: Arc<Holdings>,
     /// Logins that wait until another has measured their home, and when they look again.
     parked: Vec<(Ticket, Opening)>,
     unpark_at: Instant,
@@ -182,6 +186,7 @@ impl Reactor {
             writers: Writers::default(),
             siblings: None,
             inbox_pending: true,
+            disk_worked: false,
             takeovers: Takeovers::default(),
             accept_pending: true,
             accept_retry: None,
@@ -193,6 +198,7 @@ impl Reactor {
             users,
             users_at: Instant::now(),
             homes: Arc::new(Homes::new(root)),
+            holdings: Arc::default(),
             parked: Vec::new(),
             unpark_at: Instant::now(),
             children: Arc::new(children?),

@@ -19,6 +19,7 @@ impl Reactor {
     /// Takes what the disk thread has done.
     pub(super) fn take_done(&mut self, now: Instant) {
         while let Some((ticket, done)) = self.disk.poll() {
+            self.disk_worked = true;
             let done = done.unwrap_or_else(|panicked| {
                 log::error!("{panicked}");
                 let reply = Reply::text(Code::Failed, &panicked.to_string());

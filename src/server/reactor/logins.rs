@@ -14,7 +14,7 @@ use crate::{
         gate::{self, Gate, UserFile},
         homes::{Opening, quota_of},
         settings::Settings,
-        workers::Message,
+        workers::{Key, Message},
     },
     session::{JobId, Outcome},
     store::{Root, StoreError},
@@ -99,6 +99,7 @@ impl Reactor {
         let mut told = None;
         let outcome = match home {
             Ok(home) => {
+                self.gate.tally.add(Key::Home(home.id()), usize::MAX);
                 connection.home = Some(home);
                 if std::mem::take(&mut connection.login_pending) {
                     self.gate.end(address);

@@ -1,6 +1,6 @@
 //! What belongs to the other workers of a server: hearing them, and telling them.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use mio::Token;
 
@@ -9,7 +9,8 @@ use crate::{
     limits::{HOLDER_SILENT, SIBLING_MESSAGES_PER_TURN_MAX},
     server::{
         disk::{self, Done, Ticket, error_reply},
-        workers::{Heard, Holder, Message, Seat, Siblings, Step, Wanted, clock_nanos},
+        homes::Homes,
+        workers::{Heard, Holder, Key, Message, Seat, Siblings, Step, Wanted, clock_nanos},
         writers::{PartialId, Writer},
     },
     session::{Job, JobId, Outcome},
@@ -21,6 +22,8 @@ impl Reactor {
     /// Becomes one of several workers.
     pub(super) fn join(&mut self, seat: Seat) -> std::io::Result<()> {
         self.siblings = Some(Siblings::new(seat, self.poll.registry(), (SUPERVISOR, INBOX))?);
+        let (root, holdings) = (Arc::clone(&self.root), Arc::clone(&self.holdings));
+        self.homes = Arc::new(Homes::shared(root, holdings));
         self.gate.tally.share();
         self.rates.share();
         Ok(())
@@ -42,6 +45,7 @@ impl Reactor {
                 Heard::New(sibling) => {
                     log::debug!("worker {sibling} is there");
                     self.gate.tally.forget(sibling);
+                    self.holdings.forget(sibling);
                     self.tell_all_to(sibling, now);
                     let steps = self.takeovers.is_new(sibling);
                     self.take_steps(steps, now);
@@ -56,6 +60,9 @@ impl Reactor {
         match message {
             // Told apart before.
             Message::Hello => {}
+            Message::Count(Key::Home(home), count) => {
+                self.holdings.hear_inside(from, home, count > 0);
+            }
             Message::Count(key, count) => self.gate.tally.hear(from, key, count),
             Message::Failed(address, name) => self.gate.failed(address, &name, now),
             Message::Succeeded(address, name) => self.gate.succeeded(address, &name, now),
@@ -68,7 +75,10 @@ impl Reactor {
                 let step = self.takeovers.answered(from, ask, holder);
                 self.take_steps(step, now);
             }
-            Message::Home(..) => {}
+            Message::Home(home, state) => {
+                let is_inside = self.gate.tally.own(&Key::Home(home)) > 0;
+                self.holdings.hear(from, home, &state, is_inside);
+            }
         }
     }
 
@@ -77,6 +87,9 @@ impl Reactor {
         let Some(siblings) = &mut self.siblings else { return };
         for (key, count) in self.gate.tally.all() {
             siblings.tell(sibling, &Message::Count(key, count), now);
+        }
+        for (home, state) in self.holdings.to_tell(true) {
+            siblings.tell(sibling, &Message::Home(home, state), now);
         }
     }
 
@@ -93,9 +106,19 @@ impl Reactor {
         for sibling in siblings.retry(now) {
             self.tell_all_to(sibling, now);
         }
+        let worked = std::mem::take(&mut self.disk_worked);
+        if worked {
+            let (running, all) = self.children.running();
+            self.gate.tally.set_actions(running, all);
+        }
         let Some(siblings) = &mut self.siblings else { return };
         for (key, count) in self.gate.tally.changes() {
             siblings.tell_all(&Message::Count(key, count), now);
+        }
+        if worked {
+            for (home, state) in self.holdings.to_tell(false) {
+                siblings.tell_all(&Message::Home(home, state), now);
+            }
         }
         for (user, bytes) in self.rates.taken(now) {
             siblings.tell_all(&Message::Took(user, bytes), now);

@@ -5,8 +5,12 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::{
-    auth::UserName, digest::Md5Digest, limits::SIBLING_MESSAGE_BYTES_MAX,
-    server::writers::PartialId, store::RootId, wire::Owner,
+    auth::UserName,
+    digest::Md5Digest,
+    limits::SIBLING_MESSAGE_BYTES_MAX,
+    server::writers::PartialId,
+    store::{Change, RootId, Usage},
+    wire::Owner,
 };
 
 /// Something that is counted in sum over all workers.
@@ -46,10 +50,10 @@ pub(in crate::server) enum Holder {
 pub(in crate::server) struct HomeState {
     /// When it was measured, in nanoseconds of the clock that all processes share.
     pub(in crate::server) measured: u64,
-    /// Bytes and files that were found then.
-    pub(in crate::server) base: [u64; 2],
-    /// What this worker has added since, less what it has removed.
-    pub(in crate::server) own: [i64; 2],
+    /// What was found then.
+    pub(in crate::server) base: Usage,
+    /// What this worker has changed since.
+    pub(in crate::server) change: Change,
 }
 
 /// Something that a worker tells its siblings.
@@ -112,11 +116,11 @@ impl Message {
                 put(&mut out, *ask);
                 out.push(*holder as u8);
             }
-            Self::Home(root, HomeState { measured, base, own }) => {
+            Self::Home(root, HomeState { measured, base, change }) => {
                 out.push(8);
                 put_all(&mut out, &[root.0, root.1, *measured]);
-                put_all(&mut out, base);
-                out.extend(own.iter().flat_map(|number| number.to_le_bytes()));
+                put_all(&mut out, &[base.bytes, base.files, change.claimed]);
+                out.extend([change.bytes, change.files].iter().flat_map(|it| it.to_le_bytes()));
             }
         }
         debug_assert!(out.len() <= SIBLING_MESSAGE_BYTES_MAX, "{self:?}");
@@ -158,9 +162,12 @@ impl Message {
             }
             8 => {
                 let root = (rest.number()?, rest.number()?);
-                let (measured, base) = (rest.number()?, [rest.number()?, rest.number()?]);
+                let measured = rest.number()?;
+                let base = Usage { bytes: rest.number()?, files: rest.number()? };
+                let claimed = rest.number()?;
                 let mut signed = || Some(i64::from_le_bytes(rest.take()?));
-                Self::Home(root, HomeState { measured, base, own: [signed()?, signed()?] })
+                let change = Change { bytes: signed()?, files: signed()?, claimed };
+                Self::Home(root, HomeState { measured, base, change })
             }
             _ => return None,
         };
@@ -274,7 +281,9 @@ mod tests {
             Key::Awaited(7),
         ];
         let counts = keys.into_iter().map(|key| Message::Count(key, 5));
-        let state = HomeState { measured: 9, base: [1, 2], own: [-3, i64::MIN] };
+        let base = Usage { bytes: 1, files: 2 };
+        let change = Change { bytes: -3, files: i64::MIN, claimed: 4 };
+        let state = HomeState { measured: 9, base, change };
         let ask = 1 << 40;
         let partial = ((1, 2), Md5Digest([3; 16]));
         counts

@@ -11,6 +11,7 @@
 //! tells it. What has no such form (a failed login, bytes that were moved) is harmless where it is
 //! lost once.
 
+mod holdings;
 mod message;
 mod seat;
 mod siblings;
@@ -19,9 +20,11 @@ mod tally;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use self::message::HomeState;
 pub use self::seat::{Seat, SeatError, Seats};
 pub(super) use self::{
-    message::{Holder, HomeState, Key, Message},
+    holdings::Holdings,
+    message::{Holder, Key, Message},
     siblings::{Heard, Siblings},
     takeover::{Step, Takeovers, Wanted},
     tally::Tally,

@@ -233,7 +233,8 @@ mod tests {
         assert_eq!(takeovers.answered(1, ask, Holder::Nobody), None, "once is enough");
         busy(&mut takeovers, now);
         assert_eq!(takeovers.due([1].into_iter(), now), []);
-        let ask = asked(&mut takeovers, takeovers.next().unwrap());
+        let later = takeovers.next().unwrap();
+        let ask = asked(&mut takeovers, later);
         assert_eq!(takeovers.answered(1, ask, Holder::Nobody), None);
         assert_eq!(takeovers.is_new(2), [open()]);
         takeovers.forget(WHO.0);

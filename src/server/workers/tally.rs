@@ -1,6 +1,6 @@
 //! What is counted here, and in sum over all workers. Pure.
 
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 
 use super::Key;
 
@@ -40,11 +40,25 @@ impl Tally {
     }
 
     /// So many are there.
-    pub(in crate::server) fn set(&mut self, key: Key, count: u64) {
+    fn set(&mut self, key: Key, count: u64) {
+        if self.own(&key) == count {
+            return;
+        }
         if let Some(changed) = &mut self.changed {
             changed.insert(key.clone());
         }
         set(&mut self.own, key, count);
+    }
+
+    /// So many are there of each action, and none of any other.
+    pub(in crate::server) fn set_actions(&mut self, running: BTreeMap<String, usize>, all: usize) {
+        let actions = self.own.keys().filter(|key| matches!(key, Key::Action(_)));
+        let before: Vec<Key> = actions.cloned().collect();
+        let over = before.into_iter().map(|key| (key, 0));
+        let now = running.into_iter().map(|(name, count)| (Key::Action(name), count));
+        for (key, count) in over.chain(now).chain([(Key::Actions, all)]) {
+            self.set(key, count as u64);
+        }
     }
 
     /// How many the siblings have.
@@ -115,6 +129,19 @@ mod tests {
         assert!(tally.add(KEY, 5) && !tally.add(KEY, 5));
         tally.take(KEY);
         assert!(tally.add(KEY, 5) && !tally.add(KEY, 5));
+    }
+
+    #[test]
+    fn an_action_that_is_over_counts_no_longer() {
+        let mut tally = Tally::default();
+        tally.share();
+        let running = |name: &str| BTreeMap::from([(name.to_owned(), 2)]);
+        tally.set_actions(running("a"), 3);
+        assert_eq!(tally.changes().len(), 2);
+        tally.set_actions(running("b"), 3);
+        let mut changes = tally.changes();
+        changes.sort_by_key(|(_, count)| *count);
+        assert_eq!(changes, [("a", 0), ("b", 2)].map(|(it, n)| (Key::Action(it.to_owned()), n)));
     }
 
     #[test]
