@@ -121,14 +121,19 @@ const OWNER: &str = "0123456789abcdef0123456789abcdef";
 
 /// A file of two segments, and the frames that carry it.
 struct Upload {
+    path: &'static str,
     bytes: Vec<u8>,
 }
 
 impl Upload {
     fn new() -> Self {
+        Self::of("/f")
+    }
+
+    fn of(path: &'static str) -> Self {
         let mut bytes = vec![0; 2 * usize::try_from(SEGMENT_BYTES).unwrap()];
         Rng::new(fresh_seed()).fill(&mut bytes);
-        Self { bytes }
+        Self { path, bytes }
     }
 
     fn size(&self) -> u64 {
@@ -137,8 +142,8 @@ impl Upload {
 
     /// Begins or goes on; the server's answer.
     fn offer(&self, raw: &mut Raw, owner: &str) -> String {
-        let size = self.size();
-        ask(raw, &format!("put /f size={size} mtime=5.000000000 tag=t owner={owner}"))
+        let (path, size) = (self.path, self.size());
+        ask(raw, &format!("put {path} size={size} mtime=5.000000000 tag=t owner={owner}"))
     }
 
     fn data(&self, from: u64, to: u64) -> Vec<u8> {
@@ -193,14 +198,14 @@ fn uploads_that_are_cut_go_on_with_whatever_worker_they_land_on() {
         let done = client(proxy.addr(), patient(DigestChoice::Tree))
             .put(&source, &remote(&name), &mut watch)
             .expect("it goes on");
-        assert_eq!(done.breaks, 12);
+        assert!(done.breaks >= 8, "{done:?}");
         assert_goes_on(&watch, &proxy.counts(), Direction::Up, size);
         assert!(same_bytes(&source, towd.root().join(&name)));
         let log = towd.stderr();
         let of_this = log.lines().filter(|line| line.contains(&format!(" put /{name} from=")));
         served.extend(of_this.filter_map(process_that_says));
     }
-    // That 39 connections all go to one of four has a chance of 4^-38.
+    // That thirty connections all go to one of four has a chance of 4^-29.
     assert!(served.len() > 1, "{served:?}");
 }
 
@@ -252,7 +257,7 @@ fn a_worker_that_is_killed_comes_back_and_others_are_not_disturbed() {
     upload.send_rest(&mut stays);
     // It learns of the others what it has to know, and they know it.
     assert!(new.read_line().starts_with("220 "));
-    let again = Upload::new();
+    let again = Upload::of("/g");
     assert_eq!(again.offer(&mut stays, OWNER), "402");
     again.send_first(&mut stays);
     tcp::wait_until_read(towd.addr());
@@ -402,6 +407,27 @@ fn a_quota_holds_over_all_workers() {
         let said = put(&mut peer, "/c", 601);
         assert!(said.starts_with("453 1 byte more"), "{said}");
     }
+}
+
+#[test]
+fn space_that_an_upload_awaits_is_taken_for_all_workers() {
+    let house = House::of(&["ann"]);
+    let towd = Workers::over(&house, &[]);
+    let [mut first, mut second] = towd.pair();
+    let free = |peer: &mut Raw| -> u64 {
+        let said = ask(peer, "quota");
+        said.split_once("free=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
+    };
+    for peer in [&mut first, &mut second] {
+        assert!(log_in_with(peer, "ann", PASSWORD).starts_with("230 "));
+    }
+    // More than others on this disk give back meanwhile.
+    let size = free(&mut first) / 2;
+    let line = format!("put /f size={size} mtime=0.000000000 tag=t owner={OWNER}");
+    assert_eq!(ask(&mut first, &line), "402");
+    assert!(wait_until(PATIENCE, || free(&mut second) < size + size / 2));
+    assert!(ask(&mut first, "410 enough").starts_with("410"));
+    assert!(wait_until(PATIENCE, || free(&mut second) > size + size / 2));
 }
 
 #[test]

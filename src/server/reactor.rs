@@ -12,6 +12,7 @@ mod logins;
 mod moving;
 mod shutdown;
 mod siblings;
+mod takeover;
 
 use std::{
     collections::VecDeque,
@@ -42,7 +43,7 @@ use super::{
     report::{log_reply, log_report, log_run},
     settings::Settings,
     timers::Timers,
-    workers::{Holder, Holdings, Seat, Siblings, Takeovers},
+    workers::{Holdings, Seat, Siblings, Takeovers},
     writers::{PartialId, Writers},
 };
 use crate::{
@@ -491,26 +492,6 @@ impl Reactor {
         };
         let ticket = Ticket::Session(token, id);
         disk::start(&self.disk, &home, ticket, job, connection.held.as_ref());
-    }
-
-    /// Makes a connection the writer of a partial, if it is free or [`Self::evict`] makes it so.
-    fn take_over(
-        &mut self,
-        name: PartialId,
-        token: Token,
-        opening: JobId,
-        owner: Owner,
-        now: Instant,
-    ) -> bool {
-        if let Some(writer) = self.writers.other_than(token, name) {
-            if self.evict(writer, owner, now) == Holder::Stays {
-                return false;
-            }
-        }
-        if let Some(connection) = find(&mut self.connections, token) {
-            self.writers.set(name, owner, opening, connection);
-        }
-        true
     }
 
     fn tidy_timers(&mut self) {

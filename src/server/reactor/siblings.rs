@@ -46,6 +46,7 @@ impl Reactor {
                     log::debug!("worker {sibling} is there");
                     self.gate.tally.forget(sibling);
                     self.holdings.forget(sibling);
+                    self.note_awaited();
                     self.tell_all_to(sibling, now);
                     let steps = self.takeovers.is_new(sibling);
                     self.take_steps(steps, now);
@@ -63,7 +64,10 @@ impl Reactor {
             Message::Count(Key::Home(home), count) => {
                 self.holdings.hear_inside(from, home, count > 0);
             }
-            Message::Count(key, count) => self.gate.tally.hear(from, key, count),
+            Message::Count(key, count) => {
+                self.gate.tally.hear(from, key, count);
+                self.note_awaited();
+            }
             Message::Failed(address, name) => self.gate.failed(address, &name, now),
             Message::Succeeded(address, name) => self.gate.succeeded(address, &name, now),
             Message::Registered(address) => self.gate.registered(address, now),
@@ -80,6 +84,12 @@ impl Reactor {
                 self.holdings.hear(from, home, &state, is_inside);
             }
         }
+    }
+
+    /// What uploads elsewhere await of the file system is not free here.
+    fn note_awaited(&self) {
+        let key = Key::Awaited(self.root.id().0);
+        self.root.set_awaited_elsewhere(self.gate.tally.elsewhere(&key));
     }
 
     /// Tells a sibling that knows nothing how things stand.
@@ -110,6 +120,8 @@ impl Reactor {
         if worked {
             let (running, all) = self.children.running();
             self.gate.tally.set_actions(running, all);
+            let awaited = self.root.awaited_bytes();
+            self.gate.tally.set(Key::Awaited(self.root.id().0), awaited);
         }
         let Some(siblings) = &mut self.siblings else { return };
         for (key, count) in self.gate.tally.changes() {
@@ -134,79 +146,5 @@ impl Reactor {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    /// The disk thread found that another process has a partial.
-    pub(super) fn take_busy(&mut self, token: Token, id: JobId, wanted: Wanted, now: Instant) {
-        let partial = find(&mut self.connections, token).and_then(|it| it.partial);
-        match partial {
-            Some((partial, opening)) if opening == id && self.siblings.is_some() => {
-                self.takeovers.busy((token, id), partial, wanted, clock_nanos(), now);
-            }
-            _ => self.refuse_busy(token, id, now),
-        }
-    }
-
-    fn refuse_busy(&mut self, token: Token, id: JobId, now: Instant) {
-        let reply = error_reply(&StoreError::Busy);
-        self.take_outcome(token, id, Outcome::Failed(reply), None, now);
-    }
-
-    fn take_steps(&mut self, steps: impl IntoIterator<Item = Step>, now: Instant) {
-        for step in steps {
-            match step {
-                Step::Ask(message) => self.tell_siblings(&message, now),
-                Step::Refuse(token, id) => self.refuse_busy(token, id, now),
-                Step::Open(token, id, Wanted { offer, fresh, replace }) => {
-                    let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
-                    let Some(home) = home else {
-                        self.takeovers.forget(token);
-                        continue;
-                    };
-                    let job = Job::OpenPartial { offer, fresh, replace };
-                    disk::start(&self.disk, &home, Ticket::Session(token, id), job, None);
-                }
-            }
-        }
-    }
-
-    /// A client came to a sibling for a partial.
-    fn take_ask(
-        &mut self,
-        who: (u8, u64),
-        (partial, owner, since): (PartialId, Owner, u64),
-        now: Instant,
-    ) {
-        let writer = self.writers.of(partial);
-        let holder = match writer {
-            Some(writer) if self.takeovers.is_later(writer.token, since) => Holder::Stays,
-            Some(writer) => self.evict(writer, owner, now),
-            None => Holder::Nobody,
-        };
-        if holder == Holder::Stays {
-            return self.take_passed(who, holder, now);
-        }
-        // What was open goes by way of the disk thread: once it is through with that, it is free.
-        self.disk.submit(Ticket::Nobody, move || Done::Passed(who, holder));
-    }
-
-    /// The disk thread is through with what was before the question.
-    pub(super) fn take_passed(&mut self, (to, ask): (u8, u64), holder: Holder, now: Instant) {
-        if let Some(siblings) = &mut self.siblings {
-            siblings.tell(to, &Message::Answer(ask, holder), now);
-        }
-    }
-
-    /// Ends the connection of a writer for another connection of its client, which knows it to be dead
-    /// before the server does; for one of another client only if it was silent for long.
-    pub(super) fn evict(&mut self, writer: Writer, owner: Owner, now: Instant) -> Holder {
-        let silent = find(&mut self.connections, writer.token)
-            .is_none_or(|other| now.saturating_duration_since(other.active) > HOLDER_SILENT);
-        if writer.owner != owner && !silent {
-            return Holder::Stays;
-        }
-        // Its last mark goes to the disk thread before the new writer's first job.
-        self.close(writer.token, "taken over by a new connection", now);
-        Holder::Released
     }
 }

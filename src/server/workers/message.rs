@@ -30,7 +30,7 @@ pub(in crate::server) enum Key {
     Action(String),
     /// Connections within a home.
     Home(RootId),
-    /// Bytes that uploads still await on one device.
+    /// Bytes that uploads still await, on the device of the served root.
     Awaited(u64),
 }
 

@@ -40,7 +40,7 @@ impl Tally {
     }
 
     /// So many are there.
-    fn set(&mut self, key: Key, count: u64) {
+    pub(in crate::server) fn set(&mut self, key: Key, count: u64) {
         if self.own(&key) == count {
             return;
         }
