@@ -1,7 +1,7 @@
 //! The loop.
 //!
 //! A turn has visible phases: poll; note what is ready; accept; take what the disk thread has
-//! done; serve connections (lines, answers, actions: small things first); move bulk bytes within
+//! done; tell other workers what has changed; serve connections (lines, answers, actions: small things first); move bulk bytes within
 //! the budget; look at the timers.
 
 mod accept;
@@ -44,7 +44,7 @@ use super::{
     settings::Settings,
     timers::Timers,
     workers::{Holdings, Seat, Siblings, Takeovers},
-    writers::{PartialId, Writers},
+    writers::Writers,
 };
 use crate::{
     digest::{Engine, FileDigests},
@@ -54,7 +54,7 @@ use crate::{
     },
     session::{Action, Job, JobId, Outcome, Wants},
     store::{Root, Worker, partial_name},
-    wire::{Code, Greeting, Owner, Reply, next_line},
+    wire::{Code, Greeting, Reply, next_line},
 };
 
 /// Slots of a token: connections and, above them, what is no connection.
@@ -233,6 +233,8 @@ impl Reactor {
             self.accept(now);
             self.hear_siblings(now);
             self.take_done(now);
+            // Before anybody is answered: whoever was told something finds that all workers know it.
+            self.tell_changes(now);
             self.serve_ready(now);
             self.move_bulk();
             let now = Instant::now();

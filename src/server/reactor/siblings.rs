@@ -2,20 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use mio::Token;
-
-use super::{INBOX, Reactor, SUPERVISOR, find};
+use super::{INBOX, Reactor, SUPERVISOR};
 use crate::{
-    limits::{HOLDER_SILENT, SIBLING_MESSAGES_PER_TURN_MAX},
+    limits::SIBLING_MESSAGES_PER_TURN_MAX,
     server::{
-        disk::{self, Done, Ticket, error_reply},
         homes::Homes,
-        workers::{Heard, Holder, Key, Message, Seat, Siblings, Step, Wanted, clock_nanos},
-        writers::{PartialId, Writer},
+        workers::{Heard, Key, Message, Seat, Siblings},
     },
-    session::{Job, JobId, Outcome},
-    store::StoreError,
-    wire::Owner,
 };
 
 impl Reactor {
@@ -110,7 +103,7 @@ impl Reactor {
         }
     }
 
-    /// The last phase of a turn: what has changed in it is told.
+    /// A phase of a turn, and its last one: what has changed in it is told.
     pub(super) fn tell_changes(&mut self, now: Instant) {
         let Some(siblings) = &mut self.siblings else { return };
         for sibling in siblings.retry(now) {
@@ -135,8 +128,11 @@ impl Reactor {
         for (user, bytes) in self.rates.taken(now) {
             siblings.tell_all(&Message::Took(user, bytes), now);
         }
-        let steps = self.takeovers.due(siblings.others().collect::<Vec<_>>().into_iter(), now);
-        self.take_steps(steps, now);
+        if self.takeovers.next().is_some_and(|at| at <= now) {
+            let others: Vec<u8> = siblings.others().collect();
+            let steps = self.takeovers.due(&others, now);
+            self.take_steps(steps, now);
+        }
     }
 
     /// When [`Self::tell_changes`] has something to do though nothing happens.

@@ -28,10 +28,10 @@ impl Reactor {
         owner: Owner,
         now: Instant,
     ) -> bool {
-        if let Some(writer) = self.writers.other_than(token, name) {
-            if self.evict(writer, owner, now) == Holder::Stays {
-                return false;
-            }
+        if let Some(writer) = self.writers.other_than(token, name)
+            && self.evict(writer, owner, now) == Holder::Stays
+        {
+            return false;
         }
         if let Some(connection) = find(&mut self.connections, token) {
             self.writers.set(name, owner, opening, connection);

@@ -116,11 +116,7 @@ impl Takeovers {
     }
 
     /// What is due by now. `others` are the siblings.
-    pub(in crate::server) fn due(
-        &mut self,
-        others: impl Iterator<Item = u8> + Clone,
-        now: Instant,
-    ) -> Vec<Step> {
+    pub(in crate::server) fn due(&mut self, others: &[u8], now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
         for waiting in &mut self.waiting {
             match waiting.stage {
@@ -133,7 +129,7 @@ impl Takeovers {
                     let Waiting { partial, since, .. } = *waiting;
                     let (ask, owner) = (self.asks, waiting.wanted.offer.owner);
                     steps.push(Step::Ask(Message::Ask { ask, partial, owner, since }));
-                    let unanswered = others.clone().collect();
+                    let unanswered = others.to_vec();
                     waiting.stage = Stage::Asking { ask, unanswered, until: now + TAKEOVER_WAIT };
                 }
                 // Who does not answer is perhaps no more.
@@ -212,7 +208,7 @@ mod tests {
 
     /// The number of the question that is due.
     fn asked(takeovers: &mut Takeovers, now: Instant) -> u64 {
-        match &takeovers.due([1, 2].into_iter(), now)[..] {
+        match &takeovers.due(&[1, 2], now)[..] {
             [Step::Ask(Message::Ask { ask, owner: Owner(7), since: 5, .. })] => *ask,
             steps => panic!("{steps:?}"),
         }
@@ -232,7 +228,7 @@ mod tests {
         assert_eq!(takeovers.answered(2, ask, Holder::Released), Some(open()));
         assert_eq!(takeovers.answered(1, ask, Holder::Nobody), None, "once is enough");
         busy(&mut takeovers, now);
-        assert_eq!(takeovers.due([1].into_iter(), now), []);
+        assert_eq!(takeovers.due(&[1], now), []);
         let later = takeovers.next().unwrap();
         let ask = asked(&mut takeovers, later);
         assert_eq!(takeovers.answered(1, ask, Holder::Nobody), None);
@@ -254,12 +250,12 @@ mod tests {
         busy(&mut takeovers, now);
         for _ in 0..TAKEOVER_ROUNDS_MAX {
             asked(&mut takeovers, now);
-            assert_eq!(takeovers.due([1].into_iter(), now), []);
-            assert_eq!(takeovers.due([1].into_iter(), now + TAKEOVER_WAIT), [open()]);
+            assert_eq!(takeovers.due(&[1], now), []);
+            assert_eq!(takeovers.due(&[1], now + TAKEOVER_WAIT), [open()]);
             busy(&mut takeovers, now);
             now = takeovers.next().unwrap();
         }
-        assert_eq!(takeovers.due([1].into_iter(), now), [Step::Refuse(WHO.0, WHO.1)]);
+        assert_eq!(takeovers.due(&[1], now), [Step::Refuse(WHO.0, WHO.1)]);
         assert!(takeovers.next().is_none() && now - start < TAKEOVER_WAIT);
     }
 
