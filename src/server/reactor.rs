@@ -1,6 +1,6 @@
 //! The loop.
 //!
-//! A turn has visible phases: poll; note what is ready; accept; take what the disk thread has
+//! A turn has visible phases: poll; note what is ready; hear other workers; accept; take what the disk thread has
 //! done; tell other workers what has changed; serve connections (lines, answers, actions: small things first); move bulk bytes within
 //! the budget; look at the timers.
 
@@ -230,8 +230,8 @@ impl Reactor {
             for event in &events {
                 self.note(event);
             }
-            self.accept(now);
             self.hear_siblings(now);
+            self.accept(now);
             self.take_done(now);
             // Before anybody is answered: whoever was told something finds that all workers know it.
             self.tell_changes(now);
