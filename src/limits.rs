@@ -357,6 +357,10 @@ pub const SIBLING_MESSAGES_PER_TURN_MAX: usize = 1024;
 /// one of them did not take.
 pub const SIBLING_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How long a worker that is started waits to be told by its siblings how things stand, before it
+/// accepts anybody.
+pub const SIBLING_WELCOME: Duration = Duration::from_millis(500);
+
 /// How often a worker asks for a partial that a sibling has, each time after a pause twice as long.
 pub const TAKEOVER_ROUNDS_MAX: u32 = 6;
 

@@ -445,6 +445,30 @@ fn a_quota_holds_over_all_workers() {
 }
 
 #[test]
+fn a_worker_that_is_started_anew_knows_what_others_know() {
+    let house = House::of(&["ann"]);
+    house.change("ann", |account| account.quota_bytes = Some(1000));
+    let towd = Workers::over(&house, &["--max-per-user", "2"]);
+    let [mut first, second] = towd.pair();
+    let put = |peer: &mut Raw, path: &str, size: u64| {
+        ask(peer, &format!("put {path} size={size} mtime=0.000000000 tag=t owner={OWNER}"))
+    };
+    assert!(log_in_with(&mut first, "ann", PASSWORD).starts_with("230 "));
+    assert_eq!(put(&mut first, "/a", 600), "402");
+    let before = towd.started();
+    kill_process(pid(towd.process_of(&second)), Signal::KILL).unwrap();
+    let [mut new, mut last] = [(); 2].map(|()| towd.connect_beside(&before).0);
+    for peer in [&mut new, &mut last] {
+        assert!(peer.read_line().starts_with("220 "));
+    }
+    assert!(log_in_with(&mut new, "ann", PASSWORD).starts_with("230 "));
+    let said = put(&mut new, "/b", 401);
+    assert!(said.starts_with("453 1 byte more"), "{said}");
+    let said = log_in_with(&mut last, "ann", PASSWORD);
+    assert_eq!(said, "429 too many connections of this user");
+}
+
+#[test]
 fn space_that_an_upload_awaits_is_taken_for_all_workers() {
     let house = House::of(&["ann"]);
     let towd = Workers::over(&house, &[]);

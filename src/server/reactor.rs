@@ -1,8 +1,8 @@
 //! The loop.
 //!
-//! A turn has visible phases: poll; note what is ready; hear other workers; accept; take what the disk thread has
-//! done; tell other workers what has changed; serve connections (lines, answers, actions: small things first); move bulk bytes within
-//! the budget; look at the timers.
+//! A turn has visible phases: poll; note what is ready; hear other workers; accept; take what the
+//! disk thread has done; tell other workers what has changed; serve connections (lines, answers,
+//! actions: small things first); move bulk bytes within the budget; look at the timers.
 
 mod accept;
 mod actions;
@@ -43,7 +43,7 @@ use super::{
     report::{log_reply, log_report, log_run},
     settings::Settings,
     timers::Timers,
-    workers::{Holdings, Seat, Siblings, Takeovers},
+    workers::{Holdings, Message, Seat, Siblings, Takeovers},
     writers::Writers,
 };
 use crate::{
@@ -218,7 +218,7 @@ impl Reactor {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         if let Some(siblings) = &mut self.siblings {
-            siblings.begin(Instant::now());
+            siblings.tell_all(&Message::Hello, Instant::now());
         }
         while !self.stopping {
             let timeout = self.timeout(Instant::now());

@@ -116,6 +116,9 @@ impl Supervisor {
     }
 
     fn launch(&mut self, index: usize) -> Result<(), Failure> {
+        let is_ready = |worker: &Worker| worker.process.as_ref().is_some_and(|it| it.is_ready);
+        let there = self.workers.iter().zip(0..).filter(|(worker, _)| is_ready(worker));
+        let there: Vec<u8> = there.map(|(_, index)| index).collect();
         let (Some(worker), Some(seats)) = (self.workers.get_mut(index), &self.seats) else {
             return Ok(());
         };
@@ -130,7 +133,7 @@ impl Supervisor {
             .spawn()?;
         log::info!("worker {index} is process {}", child.id());
         // If it is gone already, its end will tell.
-        let _ = seats.hand_over(index, line.as_fd());
+        let _ = seats.hand_over(index, &there, line.as_fd());
         let mut watched = SourceFd(&line.as_raw_fd());
         self.poll.registry().register(&mut watched, LINE, Interest::READABLE)?;
         let began = Instant::now();

@@ -18,6 +18,9 @@ use crate::{
 impl Reactor {
     /// Accepts who waits, some at a time; what is left is remembered.
     pub(super) fn accept(&mut self, now: Instant) {
+        if self.siblings.as_mut().is_some_and(|siblings| !siblings.accepts(now)) {
+            return;
+        }
         if self.accept_retry.is_some_and(|at| at <= now) {
             self.accept_retry = None;
             self.accept_pending = true;

@@ -54,6 +54,9 @@ impl Reactor {
         match message {
             // Told apart before.
             Message::Hello => {}
+            Message::Welcome => {
+                self.siblings.iter_mut().for_each(|siblings| siblings.welcomed(from));
+            }
             Message::Count(Key::Home(home), count) => {
                 self.holdings.hear_inside(from, home, count > 0);
             }
@@ -94,6 +97,7 @@ impl Reactor {
         for (home, state) in self.holdings.to_tell(true) {
             siblings.tell(sibling, &Message::Home(home, state), now);
         }
+        siblings.tell(sibling, &Message::Welcome, now);
     }
 
     /// Tells all others.
@@ -138,7 +142,7 @@ impl Reactor {
     /// When [`Self::tell_changes`] has something to do though nothing happens.
     pub(super) fn siblings_at(&self) -> Option<Instant> {
         let siblings = self.siblings.as_ref()?;
-        [siblings.retry_at(), self.takeovers.next(), self.rates.tell_at()]
+        [siblings.wake_at(), self.takeovers.next(), self.rates.tell_at()]
             .into_iter()
             .flatten()
             .min()

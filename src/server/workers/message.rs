@@ -61,6 +61,8 @@ pub(in crate::server) struct HomeState {
 pub(in crate::server) enum Message {
     /// It has just begun, and knows nothing.
     Hello,
+    /// To one that has just begun: that is all there is to know.
+    Welcome,
     /// It counts so many.
     Count(Key, u64),
     /// A login failed.
@@ -92,6 +94,7 @@ impl Message {
         out.extend(incarnation.to_le_bytes());
         match self {
             Self::Hello => out.push(0),
+            Self::Welcome => out.push(9),
             Self::Count(key, count) => {
                 out.push(1);
                 put(&mut out, *count);
@@ -135,6 +138,7 @@ impl Message {
         let [kind] = rest.take()?;
         let message = match kind {
             0 => Self::Hello,
+            9 => Self::Welcome,
             1 => {
                 let count = rest.number()?;
                 Self::Count(rest.key()?, count)
@@ -289,6 +293,7 @@ mod tests {
         counts
             .chain([
                 Message::Hello,
+                Message::Welcome,
                 Message::Failed(v4, "é".repeat(LOGIN_MESSAGE_BYTES_MAX / 2)),
                 Message::Succeeded(v6, String::new()),
                 Message::Registered(v4),

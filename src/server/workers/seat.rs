@@ -34,9 +34,9 @@ use crate::{
 /// Descriptors that a seat has at most: fewer than what one message may carry, 253.
 const FDS_MAX: usize = LISTEN_ADDRESSES_MAX + 1 + WORKERS_MAX;
 
-/// Two paths, and what is in front of them.
-const HEAD_BYTES: usize = 4;
-const BYTES_MAX: usize = HEAD_BYTES + 2 * PATH_BYTES_MAX;
+/// Indices, two paths, and what is in front of them.
+const HEAD_BYTES: usize = 5;
+const BYTES_MAX: usize = HEAD_BYTES + WORKERS_MAX + 2 * PATH_BYTES_MAX;
 
 /// The places of all workers of a server, as the supervisor keeps them.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub struct Seat {
     pub(in crate::server) inbox: UnixDatagram,
     /// By worker, its own among them.
     pub(in crate::server) outboxes: Vec<UnixDatagram>,
+    /// Siblings that serve already, and will tell how things stand.
+    pub(in crate::server) there: Vec<u8>,
     root: PathBuf,
     users: PathBuf,
 }
@@ -124,11 +126,11 @@ impl Seats {
         Ok(socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?)
     }
 
-    /// Gives worker `index` its seat, over its line.
+    /// Gives worker `index` its seat, over its line. `there` are the workers that serve already.
     ///
     /// # Errors
     /// The worker is gone, or there is no such seat.
-    pub fn hand_over(&self, index: usize, line: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn hand_over(&self, index: usize, there: &[u8], line: BorrowedFd<'_>) -> io::Result<()> {
         let none = || io::Error::other("there is no such seat");
         let listeners = self.listeners.get(index).ok_or_else(none)?;
         let inbox = self.inboxes.get(index).ok_or_else(none)?;
@@ -138,11 +140,11 @@ impl Seats {
         fds.extend(self.outboxes.iter().map(AsFd::as_fd));
         let [root, users] = [&self.root, &self.users].map(|path| path.as_os_str().as_bytes());
         let mut bytes = Vec::new();
-        for number in [index, listening] {
+        for number in [index, listening, there.len()] {
             bytes.push(u8::try_from(number).map_err(io::Error::other)?);
         }
         bytes.extend(u16::try_from(root.len()).map_err(io::Error::other)?.to_le_bytes());
-        bytes.extend(root.iter().chain(users));
+        bytes.extend(there.iter().chain(root).chain(users));
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if bytes.len() > BYTES_MAX || !control.push(SendAncillaryMessage::ScmRights(&fds)) {
@@ -170,17 +172,19 @@ impl Seat {
             _ => Vec::new(),
         });
         let bytes = bytes.get(..length).unwrap_or_default();
-        let (head, paths) = bytes.split_first_chunk().ok_or(SeatError::NoSupervisor)?;
-        let &[index, listening, low, high] = head;
+        let (head, rest) = bytes.split_first_chunk().ok_or(SeatError::NoSupervisor)?;
+        let &[index, listening, there, low, high] = head;
+        let there = rest.split_at_checked(usize::from(there));
+        let (there, paths) = there.ok_or(SeatError::NoSupervisor)?;
         let root_bytes = usize::from(u16::from_le_bytes([low, high]));
         let (root, users) = paths.split_at_checked(root_bytes).ok_or(SeatError::NoSupervisor)?;
         let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
         let listeners = fds.by_ref().take(usize::from(listening)).collect();
         let inbox = fds.next().ok_or(SeatError::NoSupervisor)?.into();
         let outboxes: Vec<UnixDatagram> = fds.map(UnixDatagram::from).collect();
-        let (root, users) = (path(root), path(users));
+        let (root, users, there) = (path(root), path(users), there.to_vec());
         let control = line.try_clone_to_owned()?;
-        Ok(Self { index, control, listeners, inbox, outboxes, root, users })
+        Ok(Self { index, control, listeners, inbox, outboxes, there, root, users })
     }
 
     /// The sockets to accept from.
@@ -231,15 +235,16 @@ mod tests {
         let seats = Seats::bind(&any, 3, Path::new("/r"), Path::new("/r/u")).unwrap();
         assert_ne!(seats.addresses()[0], seats.addresses()[1]);
         let (ours, theirs) = Seats::line().unwrap();
-        seats.hand_over(2, ours.as_fd()).unwrap();
+        seats.hand_over(2, &[1, 0], ours.as_fd()).unwrap();
         let seat = Seat::take(theirs.as_fd()).unwrap();
         assert_eq!((seat.index(), seat.count(), seat.listeners.len()), (2, 3, 2));
+        assert_eq!(seat.there, [1, 0]);
         assert_eq!((seat.root(), seat.users()), (Path::new("/r"), Path::new("/r/u")));
         seats.outboxes[2].send(b"x").unwrap();
         assert_eq!(seat.inbox.recv(&mut [0; 9]).unwrap(), 1);
         seat.outboxes[0].send(b"yy").unwrap();
         assert_eq!(seats.inboxes[0].recv(&mut [0; 9]).unwrap(), 2);
-        assert!(seats.hand_over(3, ours.as_fd()).is_err());
+        assert!(seats.hand_over(3, &[], ours.as_fd()).is_err());
     }
 
     #[test]
@@ -250,7 +255,7 @@ mod tests {
         let more = (1..LISTEN_ADDRESSES_MAX).map(|_| seats.inboxes[0].try_clone().unwrap().into());
         seats.listeners[0].extend(more.collect::<Vec<_>>());
         let (ours, theirs) = Seats::line().unwrap();
-        seats.hand_over(0, ours.as_fd()).unwrap();
+        seats.hand_over(0, &[9; WORKERS_MAX], ours.as_fd()).unwrap();
         let seat = Seat::take(theirs.as_fd()).unwrap();
         assert_eq!((seat.count(), seat.listeners.len()), (WORKERS_MAX, LISTEN_ADDRESSES_MAX));
         assert_eq!(seat.users(), path);

@@ -17,7 +17,9 @@ use mio::{Interest, Registry, Token, unix::SourceFd};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::{Message, Seat};
-use crate::limits::{SIBLING_BACKLOG_MAX, SIBLING_INTERVAL, SIBLING_MESSAGE_BYTES_MAX};
+use crate::limits::{
+    SIBLING_BACKLOG_MAX, SIBLING_INTERVAL, SIBLING_MESSAGE_BYTES_MAX, SIBLING_WELCOME,
+};
 
 /// What is said to the supervisor once connections are accepted.
 const READY: &[u8] = b"ready";
@@ -34,6 +36,9 @@ pub(in crate::server) struct Siblings {
     others: Vec<Option<Sibling>>,
     /// The first message of a new sibling.
     ahead: Option<(u8, Message)>,
+    /// Siblings that will still tell how things stand, and how long they are waited for; `None` once
+    /// connections are accepted.
+    welcomes: Option<(Vec<u8>, Instant)>,
     /// When to try again to tell what was not taken.
     retry_at: Option<Instant>,
 }
@@ -84,6 +89,7 @@ impl Siblings {
             inbox: seat.inbox,
             others: seat.outboxes.into_iter().enumerate().map(other).collect(),
             ahead: None,
+            welcomes: Some((seat.there, Instant::now() + SIBLING_WELCOME)),
             retry_at: None,
         };
         let fds =
@@ -105,12 +111,24 @@ impl Siblings {
         all.filter_map(|(other, index)| other.as_ref().map(|_| index))
     }
 
-    /// Says to the supervisor that connections are accepted, and to all others that they have a
-    /// sibling.
-    pub(in crate::server) fn begin(&mut self, now: Instant) {
+    /// Whether connections are accepted by now: if all siblings have told how things stand, or were
+    /// waited for long enough. When that is so, the supervisor is told.
+    pub(in crate::server) fn accepts(&mut self, now: Instant) -> bool {
+        let Some((unheard, until)) = &self.welcomes else { return true };
+        if !unheard.is_empty() && now < *until {
+            return false;
+        }
+        self.welcomes = None;
         // If it is gone, that is told by an event.
         let _ = send(&self.supervisor, READY, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-        self.tell_all(&Message::Hello, now);
+        true
+    }
+
+    /// A sibling has told how things stand.
+    pub(in crate::server) fn welcomed(&mut self, by: u8) {
+        if let Some((unheard, _)) = &mut self.welcomes {
+            unheard.retain(|&it| it != by);
+        }
     }
 
     /// Whether the supervisor has gone.
@@ -175,9 +193,10 @@ impl Siblings {
         }
     }
 
-    /// When there is something to try again.
-    pub(in crate::server) const fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+    /// When there is something to try again, or nobody to wait for any more.
+    pub(in crate::server) fn wake_at(&self) -> Option<Instant> {
+        let until = self.welcomes.as_ref().map(|(_, until)| *until);
+        self.retry_at.into_iter().chain(until).min()
     }
 
     /// Tries again what was not taken. Returns who has to be told anew how things stand.
