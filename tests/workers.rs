@@ -293,6 +293,26 @@ fn no_worker_outlives_the_process_that_started_it() {
 }
 
 #[test]
+fn a_worker_that_ends_again_and_again_ends_them_all() {
+    let mut towd = Towd::start(["--workers", "2", "-v"]);
+    let mut killed = BTreeSet::new();
+    let gave_up = || {
+        let log = towd.stderr();
+        let last = *started(&log).last().unwrap();
+        if killed.insert(last) {
+            kill_process(pid(last), Signal::KILL).unwrap();
+        }
+        log.contains("ends again and again")
+    };
+    assert!(wait_until(PATIENCE, gave_up), "{}", towd.stderr());
+    let log = towd.stderr();
+    started(&log).into_iter().for_each(wait_for_end);
+    assert!(started(&log).len() < 12, "{log}");
+    let (status, _) = towd.terminate();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
 fn a_signal_ends_all_and_a_hang_up_reaches_all() {
     let house = House::of(&["ann"]);
     let config = house.outside("towd.toml");
