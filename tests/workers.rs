@@ -30,32 +30,44 @@ use towpath::{
 mod support;
 
 /// A server with workers. They are all gone when it is dropped.
-struct Workers(Towd);
+struct Workers {
+    towd: Towd,
+    is_over: bool,
+}
 
 impl Deref for Workers {
     type Target = Towd;
 
     fn deref(&self) -> &Towd {
-        &self.0
+        &self.towd
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let (status, _) = self.0.terminate();
-            assert!(status.success(), "{status}");
+        if !self.is_over && !std::thread::panicking() {
+            self.end();
         }
     }
 }
 
 impl Workers {
     fn start(count: &str) -> Self {
-        Self(Towd::start(["--workers", count, "-v"]))
+        Self::of(Towd::start(["--workers", count, "-v"]))
     }
 
     fn over(house: &House, args: &[&str]) -> Self {
-        Self(house.towd(args.iter().chain(&["--workers", "2", "-v"]).copied()))
+        Self::of(house.towd(args.iter().chain(&["--workers", "2", "-v"]).copied()))
+    }
+
+    fn of(towd: Towd) -> Self {
+        Self { towd, is_over: false }
+    }
+
+    fn end(&mut self) {
+        self.is_over = true;
+        let (status, _) = self.towd.terminate();
+        assert!(status.success(), "{status}");
     }
 
     /// The processes that were ever started to serve.
@@ -330,11 +342,9 @@ fn a_signal_ends_all_and_a_hang_up_reaches_all() {
         assert!(log_in_with(&mut peer, "ann", PASSWORD).contains("new"));
     }
     let workers = towd.started();
-    let (status, _) = towd.0.terminate();
-    assert!(status.success(), "{status}");
+    towd.end();
     workers.into_iter().for_each(wait_for_end);
     assert!(towd.stderr().matches("signal 15: going down").count() >= 3);
-    std::mem::forget(towd);
 }
 
 #[test]
@@ -426,7 +436,7 @@ fn a_user_has_so_many_connections_over_all_workers() {
 
 #[test]
 fn connections_are_counted_over_all_workers() {
-    let towd = Workers(Towd::start(["--workers", "2", "-v", "--max-per-address", "40"]));
+    let towd = Workers::of(Towd::start(["--workers", "2", "-v", "--max-per-address", "40"]));
     // The chance that all of them go to one worker is 2^-39.
     let mut peers: Vec<Raw> = (0..40).map(|_| greeted(towd.addr())).collect();
     for _ in 0..8 {
