@@ -339,6 +339,50 @@ pub const JOBS_MAX: usize = 32;
 /// end takes the stream for stalled.
 pub const RATE_BYTES_MIN: u64 = 4 << 10;
 
+/// Processes that share the ports of one server: each has a disk thread and the buffers of a loop, and
+/// what one counts is told to all others.
+pub const WORKERS_MAX: usize = 64;
+
+/// What a worker may still have to tell one of its siblings that does not listen for now, in
+/// messages of some 100 bytes. Beyond it, all is forgotten, and told anew as it is then.
+pub const SIBLING_BACKLOG_MAX: usize = 8192;
+
+/// A message between workers, in bytes: a name of a login, and what belongs to it.
+pub const SIBLING_MESSAGE_BYTES_MAX: usize = LOGIN_MESSAGE_BYTES_MAX + 128;
+
+/// Messages of siblings that are taken in one turn.
+pub const SIBLING_MESSAGES_PER_TURN_MAX: usize = 1024;
+
+/// How often siblings tell one another what was moved at a limited rate, and try again to tell what
+/// one of them did not take.
+pub const SIBLING_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long a worker that is started waits to be told by its siblings how things stand, before it
+/// accepts anybody.
+pub const SIBLING_WELCOME: Duration = Duration::from_millis(500);
+
+/// How often a worker asks for a partial that a sibling has, each time after a pause twice as long.
+pub const TAKEOVER_ROUNDS_MAX: u32 = 6;
+
+/// The first of these pauses.
+pub const TAKEOVER_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a worker waits for the answers of one round: they come behind what the siblings' disk
+/// threads have to do. One that died does not answer.
+pub const TAKEOVER_WAIT: Duration = Duration::from_secs(2);
+
+/// A worker that lived so long was no failure of the start.
+pub const WORKER_STEADY: Duration = Duration::from_secs(10);
+
+/// How often in a row a worker may end before it has lived for [`WORKER_STEADY`].
+pub const WORKER_FAILURES_MAX: u32 = 5;
+
+/// The first pause before a worker is started that failed more than once in a row, doubled each time.
+pub const WORKER_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long workers may take to go down before they are killed: their own deadline, and some more.
+pub const WORKERS_DEADLINE: Duration = Duration::from_millis(1200);
+
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
 const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);

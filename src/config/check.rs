@@ -13,7 +13,7 @@ use crate::{
     action::{self, ActionConfig, Actions},
     limits::{
         ADDRESS_CONNECTIONS_MAX, BANNER_BYTES_MAX, CONNECTIONS_MAX, KEEP_PARTIALS,
-        LISTEN_ADDRESSES_MAX, USER_CONNECTIONS_MAX,
+        LISTEN_ADDRESSES_MAX, USER_CONNECTIONS_MAX, WORKERS_MAX,
     },
     server::{Access, Logins, Settings},
 };
@@ -28,6 +28,8 @@ pub struct Setup {
     pub root: PathBuf,
     /// The addresses to listen on, which are looked up when the server starts.
     pub listen: Vec<ListenAddress>,
+    /// Processes that serve.
+    pub workers: usize,
     /// The user file; `None` where nobody logs in.
     pub users: Option<PathBuf>,
     /// What may change while it runs.
@@ -57,11 +59,13 @@ impl ConfigFile {
         check.paths();
         check.listen();
         check.banner();
-        let max_connections =
-            check.number("max-connections", self.max_connections, CONNECTIONS_MAX);
-        let max_per_address =
-            check.number("max-per-address", self.max_per_address, ADDRESS_CONNECTIONS_MAX);
-        let max_per_user = check.number("max-per-user", self.max_per_user, USER_CONNECTIONS_MAX);
+        check.number("workers", self.workers(), WORKERS_MAX);
+        let max_connections = self.max_connections.unwrap_or(CONNECTIONS_MAX);
+        let max_per_address = self.max_per_address.unwrap_or(ADDRESS_CONNECTIONS_MAX);
+        let max_per_user = self.max_per_user.unwrap_or(USER_CONNECTIONS_MAX);
+        check.number("max-connections", max_connections, CONNECTIONS_MAX);
+        check.number("max-per-address", max_per_address, CONNECTIONS_MAX);
+        check.number("max-per-user", max_per_user, CONNECTIONS_MAX);
         let access = check.access();
         let actions = check.actions();
         if !check.problems.is_empty() {
@@ -89,6 +93,7 @@ impl ConfigFile {
         Ok(Setup {
             root: self.root().to_owned(),
             listen: self.listen(),
+            workers: self.workers(),
             users: settings_users(&settings),
             programs: (!self.actions.is_empty()).then(|| programs(&self.actions)),
             settings,
@@ -150,13 +155,10 @@ impl Check<'_> {
         }
     }
 
-    fn number(&mut self, key: &str, given: Option<usize>, default: usize) -> usize {
-        let number = given.unwrap_or(default);
-        if !(1..=CONNECTIONS_MAX).contains(&number) {
-            let text = format!("it is a number from 1 to {CONNECTIONS_MAX}, not {number}");
-            self.problem(key, text);
+    fn number(&mut self, key: &str, number: usize, most: usize) {
+        if !(1..=most).contains(&number) {
+            self.problem(key, format!("it is a number from 1 to {most}, not {number}"));
         }
-        number
     }
 
     fn access(&mut self) -> Access {

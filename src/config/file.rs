@@ -51,6 +51,8 @@ pub struct ConfigFile {
     pub max_per_address: Option<usize>,
     /// The same of one user.
     pub max_per_user: Option<usize>,
+    /// Processes that serve.
+    pub workers: Option<usize>,
     /// How people make accounts for themselves.
     pub registration: RegistrationConfig,
     /// What users may run.

@@ -42,6 +42,7 @@ impl ConfigFile {
                 below.max_per_address,
             ),
             max_per_user: upper.or("max-per-user", self.max_per_user, below.max_per_user),
+            workers: upper.or("workers", self.workers, below.workers),
             registration: self.registration.over(below.registration, upper),
             actions,
             file: self.file.or(below.file),
@@ -75,6 +76,12 @@ impl ConfigFile {
         self.listen.clone().unwrap_or_else(|| LISTEN.parse().into_iter().collect())
     }
 
+    /// How many processes serve.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.unwrap_or(1)
+    }
+
     /// Keeps what can't change while a server runs as it was when that started, and says which keys
     /// ask for something else now: they need a restart.
     pub fn keep_started(&mut self, started: &Self) -> Vec<&'static str> {
@@ -82,11 +89,13 @@ impl ConfigFile {
             ("root", self.root() != started.root()),
             ("listen", self.listen() != started.listen()),
             ("users", self.users() != started.users()),
+            ("workers", self.workers() != started.workers()),
             ("sandbox", self.sandbox != started.sandbox),
         ];
         self.root = Some(started.root().to_owned());
         self.listen = Some(started.listen());
         self.users = Some(started.users());
+        self.workers = Some(started.workers());
         self.sandbox = started.sandbox.clone();
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

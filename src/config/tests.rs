@@ -218,13 +218,15 @@ fn a_running_server_keeps_what_needs_a_restart() {
     let mut same = parse("root = \"/a\"\nlisten = [\"127.0.0.1:8690\"]\nmax-per-user = 2");
     assert!(same.keep_started(&started).is_empty());
     assert_eq!(same.max_per_user, Some(2));
-    let mut other =
-        parse("root = \"/b\"\nlisten = [\"[::]:1\"]\nusers = \"/c\"\n[sandbox]\nenabled = false");
-    assert_eq!(other.keep_started(&started), ["root", "listen", "users", "sandbox"]);
+    let mut other = parse(
+        "root = \"/b\"\nlisten = [\"[::]:1\"]\nusers = \"/c\"\nworkers = 2\n[sandbox]\nenabled = false",
+    );
+    assert_eq!(other.keep_started(&started), ["root", "listen", "users", "workers", "sandbox"]);
     let kept = other.check().unwrap();
     assert_eq!((kept.root.as_path(), kept.listen), (Path::new("/a"), started.listen()));
     assert_eq!(kept.users.as_deref(), Some(Path::new("/a/.tow/users")));
     assert!(kept.sandbox.is_some());
+    assert_eq!(kept.workers, 1);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{
     reactor::sweep,
     running::Running,
     settings::Settings,
+    workers::{Holder, Wanted},
 };
 use crate::{
     auth::{Account, Accounts},
@@ -57,6 +58,10 @@ pub(super) enum Done {
     Swept(usize),
     /// The settings were read again.
     Reloaded(Result<Box<(Settings, Option<UserFile>)>, String>),
+    /// Another process has the partial.
+    Busy(Box<Wanted>),
+    /// Everything before a question of a sibling is done: its answer, to whom, and to which.
+    Passed((u8, u64), Holder),
     /// The expiry of old partials goes on.
     Expiring(ExpireAll),
 }
@@ -186,7 +191,7 @@ fn on(
 }
 
 fn open_partial(root: &Arc<Root>, offer: PutOffer, fresh: bool, replace: bool) -> Done {
-    let PutOffer { path, size, mtime, tag, .. } = offer;
+    let PutOffer { path, size, mtime, tag, .. } = offer.clone();
     let upload = Upload { path, size, mtime, tag, replace };
     match Partial::open(root, Place::Internal, upload, fresh) {
         Ok(Opened::Partial(partial, progress, tag)) => {
@@ -196,6 +201,7 @@ fn open_partial(root: &Arc<Root>, offer: PutOffer, fresh: bool, replace: bool) -
         Ok(Opened::Committed(root, md5)) => {
             Done::Session(Outcome::CommittedBefore { root, md5 }, None)
         }
+        Err(StoreError::Busy) => Done::Busy(Box::new(Wanted { offer, fresh, replace })),
         Err(error) => failed(&error),
     }
 }

@@ -3,7 +3,6 @@
 //! The part of it that may touch a file runs on the disk thread; what is counted is counted here.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,6 +12,7 @@ use std::{
 use super::{
     disk::Done,
     settings::{Access, Logins, Settings, home_of},
+    workers::{Key, Tally},
 };
 use crate::{
     auth::{
@@ -20,6 +20,7 @@ use crate::{
         file::{FileError, Watched, update},
         scram::VerifierError,
     },
+    limits::CONNECTIONS_MAX,
     session::{LoginBegun, Outcome},
     store::Root,
     wire::{Code, Greeting, Mechanism, Registration, Reply},
@@ -29,27 +30,40 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     brakes: Brakes,
-    per_address: HashMap<IpAddr, usize>,
-    per_user: HashMap<UserName, usize>,
+    /// Everything that has a number at a time, here and in other workers.
+    pub(super) tally: Tally,
 }
 
 impl Gate {
-    /// Somebody connects. `false`: there are too many connections from there.
-    pub(super) fn connect(&mut self, address: IpAddr, most: usize) -> bool {
-        add(&mut self.per_address, network(address), most)
+    /// Somebody connects, unless there are too many connections already, or too many from there.
+    pub(super) fn connect(
+        &mut self,
+        address: IpAddr,
+        settings: &Settings,
+    ) -> Result<(), &'static str> {
+        let most = settings.max_connections.min(CONNECTIONS_MAX);
+        if !self.tally.add(Key::Connections, most) {
+            return Err("too many connections");
+        }
+        if !self.tally.add(Key::Address(network(address)), settings.max_per_address) {
+            self.tally.take(Key::Connections);
+            return Err("too many connections from your address");
+        }
+        Ok(())
     }
 
     pub(super) fn disconnect(&mut self, address: IpAddr) {
-        take(&mut self.per_address, &network(address));
+        self.tally.take(Key::Connections);
+        self.tally.take(Key::Address(network(address)));
     }
 
     /// Somebody has logged in. Not asked for the anonymous. `false`: this user has too many connections.
     pub(super) fn enter(&mut self, user: &UserName, most: usize) -> bool {
-        add(&mut self.per_user, user.clone(), most)
+        self.tally.add(Key::User(user.clone()), most)
     }
 
     pub(super) fn leave(&mut self, user: &UserName) {
-        take(&mut self.per_user, user);
+        self.tally.take(Key::User(user.clone()));
     }
 
     /// A login begins; its proof is looked at after the delay that is returned.
@@ -59,22 +73,34 @@ impl Gate {
         name: &str,
         now: Instant,
     ) -> Result<Duration, Reply> {
-        self.brakes.begin(address, name, now).map_err(|TooMany| {
+        let key = Key::Attempts(network(address));
+        let elsewhere = usize::try_from(self.tally.elsewhere(&key)).unwrap_or(usize::MAX);
+        let begun = self.brakes.begin_beside(elsewhere, address, name, now);
+        let delay = begun.map_err(|TooMany| {
             Reply::text(Code::TooMany, "too many logins at once from your address")
-        })
+        })?;
+        self.tally.add(key, usize::MAX);
+        Ok(delay)
     }
 
     /// A login that began is over.
     pub(super) fn end(&mut self, address: IpAddr) {
         self.brakes.ended(address);
+        self.tally.take(Key::Attempts(network(address)));
     }
 
     pub(super) fn failed(&mut self, address: IpAddr, name: &str, now: Instant) {
         self.brakes.failed(address, name, now);
     }
 
-    pub(super) fn succeeded(&mut self, address: IpAddr, name: &UserName, now: Instant) {
-        self.brakes.succeeded(address, name.as_str(), now);
+    pub(super) fn succeeded(&mut self, address: IpAddr, name: &str, now: Instant) {
+        self.brakes.succeeded(address, name, now);
+    }
+
+    /// An account was made elsewhere.
+    pub(super) fn registered(&mut self, address: IpAddr, now: Instant) {
+        // It counts, also where there are too many already.
+        let _ = self.brakes.register(address, now);
     }
 
     /// Somebody wants an account.
@@ -107,23 +133,6 @@ fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-    }
-}
-
-fn add<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, most: usize) -> bool {
-    if counts.get(&key).copied().unwrap_or_default() >= most {
-        return false;
-    }
-    *counts.entry(key).or_default() += 1;
-    true
-}
-
-fn take<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
     }
 }
 

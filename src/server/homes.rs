@@ -14,11 +14,12 @@ use std::{
 use super::{
     disk::Done,
     settings::{Settings, home_of},
+    workers::{Holdings, clock_nanos},
 };
 use crate::{
     auth::{Account, Accounts},
     limits::MEASURE_INTERVAL,
-    store::{Expiry, Ledger, Quota, Root, StoreError, Walk},
+    store::{Expiry, Ledger, Quota, Root, RootId, StoreError, Walk},
 };
 
 /// The homes beneath the served root, or elsewhere.
@@ -26,6 +27,8 @@ use crate::{
 pub(super) struct Homes {
     root: Arc<Root>,
     known: Known,
+    /// What all workers know, if there are several.
+    holdings: Option<Arc<Holdings>>,
 }
 
 /// What is known of homes, by their paths.
@@ -83,6 +86,8 @@ struct Measuring {
     turn: Turn,
     root: Root,
     walk: Walk,
+    /// When it began, by the clock that all processes share.
+    began: u64,
 }
 
 /// The right to measure a home. Whatever becomes of the walk, it is given back.
@@ -102,7 +107,12 @@ impl Drop for Turn {
 
 impl Homes {
     pub(super) fn new(root: Arc<Root>) -> Self {
-        Self { root, known: Known::default() }
+        Self { root, known: Known::default(), holdings: None }
+    }
+
+    /// The same as one of several workers.
+    pub(super) fn shared(root: Arc<Root>, holdings: Arc<Holdings>) -> Self {
+        Self { holdings: Some(holdings), ..Self::new(root) }
     }
 
     /// Opens the home of an account, and makes it if it is absent; one step of it.
@@ -150,21 +160,31 @@ impl Homes {
             home.ledger = None;
             return Ok(Step::Open(home.opened(root)));
         };
-        if let Some(ledger) = home.fresh_ledger() {
+        if let Some(ledger) = self.fresh_ledger(home, root.id()) {
+            home.ledger = Some(Arc::clone(&ledger));
             ledger.set_quota(quota);
             return Ok(Step::Open(home.opened(root.with_ledger(ledger))));
         }
         let walk = root.measure()?;
         home.is_measured_now = true;
         let turn = Turn { known: self.known.clone(), path };
-        Ok(Step::Later(Some(Box::new(Measuring { turn, root, walk }))))
+        let began = clock_nanos();
+        Ok(Step::Later(Some(Box::new(Measuring { turn, root, walk, began }))))
+    }
+
+    /// What a home holds, as far as that is known.
+    fn fresh_ledger(&self, home: &Home, id: RootId) -> Option<Arc<Ledger>> {
+        match &self.holdings {
+            Some(holdings) => holdings.join(id),
+            None => home.fresh_ledger(),
+        }
     }
 
     fn measure(&self, measuring: Box<Measuring>, quota: Option<Quota>) -> Result<Step, StoreError> {
-        let Measuring { turn, root, walk } = *measuring;
+        let Measuring { turn, root, walk, began } = *measuring;
         let usage = match root.measure_step(walk) {
             ControlFlow::Continue(walk) => {
-                return Ok(Step::Later(Some(Box::new(Measuring { turn, root, walk }))));
+                return Ok(Step::Later(Some(Box::new(Measuring { turn, root, walk, began }))));
             }
             ControlFlow::Break(usage) => usage?,
         };
@@ -173,7 +193,11 @@ impl Homes {
         drop(turn);
         let mut known = self.known.lock();
         let home = known.entry(path).or_default();
-        let ledger = Arc::new(Ledger::new(quota.unwrap_or_default(), usage));
+        let ledger = match &self.holdings {
+            Some(holdings) => holdings.settle(root.id(), usage, began),
+            None => Arc::new(Ledger::new(Quota::default(), usage)),
+        };
+        ledger.set_quota(quota.unwrap_or_default());
         (home.ledger, home.measured) = (Some(Arc::clone(&ledger)), Some(Instant::now()));
         Ok(Step::Open(home.opened(root.with_ledger(ledger))))
     }
@@ -222,7 +246,7 @@ impl Homes {
             return Ok(Some(root));
         }
         let root = self.root.home_anywhere_if_there(path)?;
-        let with_ledger = |root: Root| match home.fresh_ledger() {
+        let with_ledger = |root: Root| match self.fresh_ledger(home, root.id()) {
             Some(ledger) => root.with_ledger(ledger),
             None => root,
         };

@@ -25,6 +25,7 @@ mod report;
 mod running;
 mod settings;
 mod timers;
+mod workers;
 mod writers;
 
 use std::{
@@ -39,7 +40,10 @@ use std::{
 
 use mio::Waker;
 
-pub use self::settings::{Access, Logins, Settings};
+pub use self::{
+    settings::{Access, Logins, Settings},
+    workers::{Seat, SeatError, Seats},
+};
 use crate::{auth::file::FileError, store::StoreError};
 use reactor::Reactor;
 
@@ -151,7 +155,17 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn bind(config: &Config) -> Result<Self, StartError> {
-        let (reactor, stopper) = Reactor::new(config)?;
+        let (reactor, stopper) = Reactor::new(config, None)?;
+        Ok(Self { reactor, stopper })
+    }
+
+    /// The same as one of several workers, which accepts connections where its seat says; what the
+    /// configuration says of addresses does not matter.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn bind_seat(config: &Config, seat: Seat) -> Result<Self, StartError> {
+        let (reactor, stopper) = Reactor::new(config, Some(seat))?;
         Ok(Self { reactor, stopper })
     }
 

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     auth::UserName,
     bucket::Bucket,
-    limits::{CHUNK_BYTES, RATE_BYTES_MIN},
+    limits::{CHUNK_BYTES, RATE_BYTES_MIN, SIBLING_INTERVAL},
 };
 
 /// The least that is moved at once, in bytes.
@@ -21,6 +21,15 @@ const LIMITED_CHUNK_MIN: usize = 4 << 10;
 pub(super) struct Rates {
     server: Option<Bucket>,
     users: HashMap<UserName, Bucket>,
+    /// What other workers have to be told; `None` where there are none.
+    untold: Option<Untold>,
+}
+
+/// Bytes that were moved at a limited rate, in all and by users, and when to tell.
+#[derive(Debug, Default)]
+struct Untold {
+    bytes: HashMap<Option<UserName>, u64>,
+    due: Option<Instant>,
 }
 
 impl Rates {
@@ -63,11 +72,47 @@ impl Rates {
     pub(super) fn take(&mut self, user: Option<&UserName>, bytes: u64, now: Instant) {
         if let Some(bucket) = &mut self.server {
             bucket.take(bytes, now);
+            note(&mut self.untold, None, bytes, now);
         }
-        if let Some(bucket) = user.and_then(|user| self.users.get_mut(user)) {
+        if let Some((user, bucket)) = user.and_then(|user| Some((user, self.users.get_mut(user)?)))
+        {
             bucket.take(bytes, now);
+            note(&mut self.untold, Some(user), bytes, now);
         }
     }
+
+    /// Notes from now on what others have to be told.
+    pub(super) fn share(&mut self) {
+        self.untold = Some(Untold::default());
+    }
+
+    /// Another worker has moved so many bytes for a user, or for all together.
+    pub(super) fn take_elsewhere(&mut self, user: Option<&UserName>, bytes: u64, now: Instant) {
+        let bucket = match user {
+            None => self.server.as_mut(),
+            Some(user) => self.users.get_mut(user),
+        };
+        bucket.into_iter().for_each(|bucket| bucket.take(bytes, now));
+    }
+
+    /// What others have to be told by now. Not each time at once: every few milliseconds.
+    pub(super) fn taken(&mut self, now: Instant) -> HashMap<Option<UserName>, u64> {
+        if self.tell_at().is_none_or(|at| now < at) {
+            return HashMap::new();
+        }
+        self.untold.as_mut().map(std::mem::take).unwrap_or_default().bytes
+    }
+
+    /// When there is something to tell.
+    pub(super) fn tell_at(&self) -> Option<Instant> {
+        self.untold.as_ref()?.due
+    }
+}
+
+fn note(untold: &mut Option<Untold>, user: Option<&UserName>, bytes: u64, now: Instant) {
+    let Some(untold) = untold.as_mut().filter(|_| bytes > 0) else { return };
+    *untold.bytes.entry(user.cloned()).or_default() += bytes;
+    untold.due.get_or_insert(now + SIBLING_INTERVAL);
 }
 
 #[cfg(test)]
@@ -113,6 +158,39 @@ mod tests {
         rates.limit_server(Some(1 << 20), Instant::now());
         rates.limit_user(&user("ann"), Some(64 << 20), Instant::now());
         let sum = moved(&mut rates, &[user("ann"), user("bob")], 10);
+        assert!(sum.abs_diff(10 << 20) * 20 <= 10 << 20, "{sum}");
+    }
+
+    #[test]
+    fn workers_that_tell_one_another_keep_to_the_rate_of_one() {
+        let mut now = Instant::now();
+        let (end, ann) = (now + Duration::from_secs(10), user("ann"));
+        let mut workers = [(); 4].map(|()| Rates::default());
+        for rates in &mut workers {
+            rates.limit_server(Some(8 << 20), now);
+            rates.limit_user(&ann, Some(1 << 20), now);
+            rates.share();
+        }
+        let (mut sum, mut untold) = (0, Vec::new());
+        while now < end {
+            // What is told is heard a turn later.
+            for (from, who, bytes) in std::mem::take(&mut untold) {
+                for (to, rates) in workers.iter_mut().enumerate() {
+                    let who: Option<&UserName> = Option::as_ref(&who);
+                    (from != to).then(|| rates.take_elsewhere(who, bytes, now));
+                }
+            }
+            for (from, rates) in workers.iter_mut().enumerate() {
+                if rates.wait(Some(&ann), now).is_zero() {
+                    let chunk = rates.chunk_bytes(Some(&ann)) as u64;
+                    rates.take(Some(&ann), chunk, now);
+                    sum += chunk;
+                }
+                let told = rates.taken(now).into_iter();
+                untold.extend(told.map(|(who, bytes)| (from, who, bytes)));
+            }
+            now += Duration::from_millis(2);
+        }
         assert!(sum.abs_diff(10 << 20) * 20 <= 10 << 20, "{sum}");
     }
 }

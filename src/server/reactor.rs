@@ -1,8 +1,8 @@
 //! The loop.
 //!
-//! A turn has visible phases: poll; note what is ready; accept; take what the disk thread has
-//! done; serve connections (lines, answers, actions: small things first); move bulk bytes within
-//! the budget; look at the timers.
+//! A turn has visible phases: poll; note what is ready; hear other workers; accept; take what the
+//! disk thread has done; tell other workers what has changed; serve connections (lines, answers,
+//! actions: small things first); move bulk bytes within the budget; look at the timers.
 
 mod accept;
 mod actions;
@@ -11,6 +11,8 @@ mod done;
 mod logins;
 mod moving;
 mod shutdown;
+mod siblings;
+mod takeover;
 
 use std::{
     collections::VecDeque,
@@ -41,17 +43,18 @@ use super::{
     report::{log_refusal, log_reply, log_report, log_run},
     settings::Settings,
     timers::Timers,
-    writers::{PartialId, Writers},
+    workers::{Holdings, Message, Seat, Siblings, Takeovers},
+    writers::Writers,
 };
 use crate::{
     digest::{Engine, FileDigests},
     limits::{
-        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LISTEN_ADDRESSES_MAX,
+        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, LISTEN_ADDRESSES_MAX,
         NOBODY_INPUT_BYTES_MAX, TURN_TIME_MAX,
     },
     session::{Action, Job, JobId, Outcome, Wants},
     store::{Root, Worker, partial_name},
-    wire::{Code, Greeting, Owner, Reply, next_line},
+    wire::{Code, Greeting, Reply, next_line},
 };
 
 /// Slots of a token: connections and, above them, what is no connection.
@@ -59,8 +62,10 @@ const SLOT_BITS: u32 = 16;
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
 const WAKER: Token = Token(SLOT_MASK);
 const SIGNALS: Token = Token(SLOT_MASK - 1);
+const SUPERVISOR: Token = Token(SLOT_MASK - 2);
+const INBOX: Token = Token(SLOT_MASK - 3);
 /// Listeners count down from here.
-const FIRST_LISTENER: usize = SLOT_MASK - 2;
+const FIRST_LISTENER: usize = SLOT_MASK - 4;
 const LISTENERS_MAX: usize = LISTEN_ADDRESSES_MAX;
 
 const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
@@ -90,6 +95,14 @@ pub(super) struct Reactor {
     bulk: VecDeque<Token>,
     timers: Timers,
     writers: Writers,
+    /// The other workers, if there are any.
+    siblings: Option<Siblings>,
+    /// There may be messages of theirs of which no event will tell again.
+    inbox_pending: bool,
+    /// The disk thread has done something since siblings were told what homes hold.
+    disk_worked: bool,
+    /// Who waits for a sibling to let go of a partial.
+    takeovers: Takeovers,
     /// Somebody may wait to be accepted of whom no event will tell again.
     accept_pending: bool,
     accept_retry: Option<Instant>,
@@ -103,6 +116,8 @@ pub(super) struct Reactor {
     /// When it is looked at next.
     users_at: Instant,
     homes: Arc<Homes>,
+    /// What homes hold, as all workers know it.
+    holdings: Arc<Holdings>,
     /// Logins that wait until another has measured their home, and when they look again.
     parked: Vec<(Ticket, Opening)>,
     unpark_at: Instant,
@@ -114,7 +129,7 @@ pub(super) struct Reactor {
 }
 
 impl Reactor {
-    pub(super) fn new(config: &Config) -> Result<(Self, Stopper), StartError> {
+    pub(super) fn new(config: &Config, seat: Option<Seat>) -> Result<(Self, Stopper), StartError> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let root = Root::serve(&config.root)
@@ -132,13 +147,14 @@ impl Reactor {
         } else {
             Children::new(&config.root)
         };
-        let mut listeners = Vec::new();
-        for (index, &address) in config.listen.iter().take(LISTENERS_MAX).enumerate() {
-            let failed = |error| StartError::Listen { address, error };
-            let mut listener = listen(address).map_err(failed)?;
+        let mut seat = seat;
+        let mut listeners = match &mut seat {
+            Some(seat) => seat.listeners(),
+            None => listen_all(&config.listen)?,
+        };
+        for (index, listener) in listeners.iter_mut().enumerate() {
             let token = Token(FIRST_LISTENER - index);
-            poll.registry().register(&mut listener, token, Interest::READABLE)?;
-            listeners.push(listener);
+            poll.registry().register(listener, token, Interest::READABLE)?;
         }
         let signals = if config.handle_signals {
             let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
@@ -154,7 +170,7 @@ impl Reactor {
             let _ = disk_waker.wake();
         })?;
         let stopper = Stopper { stop: Arc::clone(&stop), waker };
-        let reactor = Self {
+        let mut reactor = Self {
             poll,
             listeners,
             signals,
@@ -169,6 +185,10 @@ impl Reactor {
             bulk: VecDeque::new(),
             timers: Timers::default(),
             writers: Writers::default(),
+            siblings: None,
+            inbox_pending: true,
+            disk_worked: false,
+            takeovers: Takeovers::default(),
             accept_pending: true,
             accept_retry: None,
             greeting: Arc::new(greeting),
@@ -179,6 +199,7 @@ impl Reactor {
             users,
             users_at: Instant::now(),
             homes: Arc::new(Homes::new(root)),
+            holdings: Arc::default(),
             parked: Vec::new(),
             unpark_at: Instant::now(),
             children: Arc::new(children?),
@@ -186,6 +207,7 @@ impl Reactor {
             expire_at: Instant::now(),
             stopping: false,
         };
+        seat.map(|seat| reactor.join(seat)).transpose()?;
         Ok((reactor, stopper))
     }
 
@@ -195,6 +217,9 @@ impl Reactor {
 
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
+        if let Some(siblings) = &mut self.siblings {
+            siblings.tell_all(&Message::Hello, Instant::now());
+        }
         while !self.stopping {
             let timeout = self.timeout(Instant::now());
             match self.poll.poll(&mut events, Some(timeout)) {
@@ -205,11 +230,16 @@ impl Reactor {
             for event in &events {
                 self.note(event);
             }
+            self.hear_siblings(now);
             self.accept(now);
             self.take_done(now);
+            // Before anybody is answered: whoever was told something finds that all workers know it.
+            self.tell_changes(now);
             self.serve_ready(now);
             self.move_bulk();
-            self.look_at_timers(Instant::now());
+            let now = Instant::now();
+            self.look_at_timers(now);
+            self.tell_changes(now);
             self.stopping |= self.stop.load(Ordering::Acquire);
         }
         self.shut_down();
@@ -218,12 +248,13 @@ impl Reactor {
 
     /// How long poll may wait: not at all while somebody could go on.
     fn timeout(&self, now: Instant) -> Duration {
-        if !self.ready.is_empty() || !self.bulk.is_empty() {
+        let hears = self.siblings.is_some() && self.inbox_pending;
+        if !self.ready.is_empty() || !self.bulk.is_empty() || hears {
             return Duration::ZERO;
         }
         let users_at = self.users.as_ref().map(|_| self.users_at);
         let unpark_at = (!self.parked.is_empty()).then_some(self.unpark_at);
-        let others = [users_at, unpark_at, self.sweep_at, Some(self.expire_at)];
+        let others = [users_at, unpark_at, self.sweep_at, Some(self.expire_at), self.siblings_at()];
         let due = [self.timers.next(), self.accept_retry].into_iter().chain(others);
         let next = due.flatten().min().unwrap_or(now);
         // Rounded up: waking a fraction of a millisecond early would spin until then.
@@ -247,6 +278,13 @@ impl Reactor {
                 }
                 if hang_up {
                     self.reload();
+                }
+            }
+            INBOX => self.inbox_pending = true,
+            SUPERVISOR => {
+                if self.siblings.as_ref().is_some_and(Siblings::is_alone) {
+                    log::error!("the process that started this one is gone: going down");
+                    self.stopping = true;
                 }
             }
             Token(slot) if slot > FIRST_LISTENER - LISTENERS_MAX && slot <= FIRST_LISTENER => {
@@ -459,32 +497,6 @@ impl Reactor {
         disk::start(&self.disk, &home, ticket, job, connection.held.as_ref());
     }
 
-    /// Makes a connection the writer of a partial. A client takes over from its own connection,
-    /// which it knows to be dead before the server does; from another's only if that was silent
-    /// for long.
-    fn take_over(
-        &mut self,
-        name: PartialId,
-        token: Token,
-        opening: JobId,
-        owner: Owner,
-        now: Instant,
-    ) -> bool {
-        if let Some(writer) = self.writers.other_than(token, name) {
-            let silent = find(&mut self.connections, writer.token)
-                .is_none_or(|other| now.saturating_duration_since(other.active) > HOLDER_SILENT);
-            if writer.owner != owner && !silent {
-                return false;
-            }
-            // Its last mark goes to the disk thread before the new writer's first job.
-            self.close(writer.token, "taken over by a new connection", now);
-        }
-        if let Some(connection) = find(&mut self.connections, token) {
-            self.writers.set(name, owner, opening, connection);
-        }
-        true
-    }
-
     fn tidy_timers(&mut self) {
         let connections = &self.connections;
         self.timers.tidy(connections.len(), |at, token| {
@@ -507,8 +519,11 @@ impl Reactor {
             connection.session.handle_timeout(now);
             self.serve(token, now);
         }
-        if now >= self.expire_at {
+        let expires = now >= self.expire_at;
+        if expires {
             self.expire_at = now + EXPIRE_INTERVAL;
+        }
+        if expires && self.is_first() {
             let users = self.users.clone();
             let (homes, settings) = (Arc::clone(&self.homes), Arc::clone(&self.settings));
             self.disk.submit(Ticket::Nobody, move || {
@@ -520,6 +535,14 @@ impl Reactor {
         self.sweep(now);
         self.unpark(now);
     }
+}
+
+/// Listens on all addresses that there is a token for.
+fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let listen = |&address: &SocketAddr| {
+        listen(address).map_err(|error| StartError::Listen { address, error })
+    };
+    addresses.iter().take(LISTENERS_MAX).map(listen).collect()
 }
 
 /// The connection of a token, if it is still the same.

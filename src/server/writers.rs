@@ -1,4 +1,5 @@
-//! Who is writing which partial, within this process. Between processes the journal's lock says.
+//! Who is writing which partial, within this process. Between processes the journal's lock
+//! says; the workers of one server ask each other for it.
 
 use std::collections::HashMap;
 
@@ -29,6 +30,11 @@ impl Writers {
     /// Who writes a partial, if that is somebody else.
     pub(super) fn other_than(&self, token: Token, name: PartialId) -> Option<Writer> {
         self.by_partial.get(&name).copied().filter(|writer| writer.token != token)
+    }
+
+    /// Who writes a partial.
+    pub(super) fn of(&self, name: PartialId) -> Option<Writer> {
+        self.by_partial.get(&name).copied()
     }
 
     /// Makes a connection the writer of a partial, which `opening` opens.

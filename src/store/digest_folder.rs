@@ -11,7 +11,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rustix::fs::{AtFlags, Dir, OFlags, statat};
+use rustix::{
+    fs::{AtFlags, Dir, OFlags, statat},
+    io::Errno,
+};
 
 use super::{
     Identity, StoreError,
@@ -43,6 +46,9 @@ pub(super) struct DigestFolder {
 struct Stored {
     files: usize,
     bytes: u64,
+    /// How much of that was added since it was counted.
+    new_files: usize,
+    new_bytes: u64,
 }
 
 impl DigestFolder {
@@ -93,12 +99,19 @@ impl DigestFolder {
     fn count(&self, files: usize, added: u64, removed: u64) -> Result<(), StoreError> {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         let now = match *stored {
-            Some(Stored { files: had, bytes }) => {
-                Stored { files: had + files, bytes: (bytes + added).saturating_sub(removed) }
-            }
+            Some(before) => Stored {
+                files: before.files + files,
+                bytes: (before.bytes + added).saturating_sub(removed),
+                new_files: before.new_files + files,
+                new_bytes: before.new_bytes + added,
+            },
             None => self.sweep()?,
         };
-        let is_full = now.files > DIGESTS_FILES_MAX || now.bytes > DIGESTS_FOLDER_BYTES_MAX;
+        // Other processes add to it as well: now and then it is counted anew.
+        let is_full = now.files > DIGESTS_FILES_MAX
+            || now.bytes > DIGESTS_FOLDER_BYTES_MAX
+            || now.new_files > DIGESTS_FILES_MAX / 8
+            || now.new_bytes > DIGESTS_FOLDER_BYTES_MAX / 8;
         *stored = Some(if is_full { self.sweep()? } else { now });
         Ok(())
     }
@@ -131,7 +144,11 @@ impl DigestFolder {
             {
                 break;
             }
-            sys::unlink(&self.dir, &name).doing("removing old digests")?;
+            match sys::unlink(&self.dir, &name) {
+                // Another process was quicker.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(StoreError::from_errno("removing old digests", errno)),
+            }
             stored.files -= 1;
             stored.bytes -= size;
         }

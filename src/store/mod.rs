@@ -38,7 +38,7 @@ pub use identity::Identity;
 pub use listing::{Entry, Kind, Page};
 pub use measure::Walk;
 pub use partial::{Opened, Partial, Place, Upload, partial_name};
-pub use quota::{Ledger, Quota, Usage};
+pub use quota::{Change, Ledger, Quota, Usage};
 pub use root::{Root, RootId};
 pub use source::{ReadNow, Source};
 pub use worker::{Panicked, Worker};

@@ -69,6 +69,16 @@ impl Usage {
     }
 }
 
+impl Usage {
+    /// With so many bytes and files more or less.
+    pub(crate) const fn changed_by(self, [bytes, files]: [i64; 2]) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add_signed(bytes),
+            files: self.files.saturating_add_signed(files),
+        }
+    }
+}
+
 impl Quota {
     /// Whether so much may be stored.
     pub(super) fn check(&self, usage: Usage) -> Result<(), StoreError> {
@@ -100,6 +110,17 @@ fn files_text(files: u64) -> String {
     if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
 }
 
+/// What is changed in a home by one process, since it was measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Bytes that came, less those that went.
+    pub bytes: i64,
+    /// The same of files, directories and partials.
+    pub files: i64,
+    /// How many of the bytes are only expected: those of open partials.
+    pub claimed: u64,
+}
+
 /// What is stored in a home, and what may be. Shared by all who have the home open, and by whoever
 /// keeps it while nobody has.
 #[derive(Debug)]
@@ -108,14 +129,32 @@ pub struct Ledger(Mutex<Entries>);
 #[derive(Debug)]
 struct Entries {
     quota: Quota,
+    /// With what other processes have changed.
     usage: Usage,
+    change: Change,
+    /// Bytes and files by which others have changed it.
+    elsewhere: [i64; 2],
+}
+
+impl Entries {
+    fn set(&mut self, usage: Usage) {
+        let difference = |new: u64, old: u64| {
+            let size = i64::try_from(new.abs_diff(old)).unwrap_or(i64::MAX);
+            if new < old { -size } else { size }
+        };
+        let Change { bytes, files, .. } = &mut self.change;
+        *bytes = bytes.saturating_add(difference(usage.bytes, self.usage.bytes));
+        *files = files.saturating_add(difference(usage.files, self.usage.files));
+        self.usage = usage;
+    }
 }
 
 impl Ledger {
     /// A ledger that begins with what was measured, before anything was opened or changed since.
     #[must_use]
     pub const fn new(quota: Quota, measured: Usage) -> Self {
-        Self(Mutex::new(Entries { quota, usage: measured }))
+        let change = Change { bytes: 0, files: 0, claimed: 0 };
+        Self(Mutex::new(Entries { quota, usage: measured, change, elsewhere: [0; 2] }))
     }
 
     /// What is stored, with what open partials were promised.
@@ -137,9 +176,47 @@ impl Ledger {
     }
 
     /// Takes `removed` off, and adds `added`.
-    pub(super) fn change(&self, removed: Usage, added: Usage) {
+    pub(crate) fn change(&self, removed: Usage, added: Usage) {
         let mut entries = self.entries();
-        entries.usage = entries.usage.minus(removed).plus(added);
+        let usage = entries.usage.minus(removed).plus(added);
+        entries.set(usage);
+    }
+
+    /// What this process has changed since the home was measured.
+    pub(crate) fn change_since(&self) -> Change {
+        self.entries().change
+    }
+
+    /// What other processes have changed since then, in bytes and in files.
+    pub(crate) fn set_elsewhere(&self, elsewhere: [i64; 2]) {
+        let mut entries = self.entries();
+        let [old, new] = [entries.elsewhere, elsewhere];
+        let more = [0, 1].map(|at: usize| new[at].saturating_sub(old[at]));
+        entries.usage = entries.usage.changed_by(more);
+        entries.elsewhere = elsewhere;
+    }
+
+    /// The home was measured again, by another process. What was changed here is in that, unless
+    /// somebody is in it here.
+    pub(crate) fn rebase(&self, measured: Usage, keep: bool) {
+        let mut entries = self.entries();
+        if !keep {
+            entries.change = Change::default();
+        }
+        let Change { bytes, files, .. } = entries.change;
+        entries.usage = measured.changed_by([bytes, files]);
+        entries.elsewhere = [0; 2];
+    }
+
+    /// So many of the bytes that count are only expected.
+    pub(crate) fn claim(&self, bytes: u64) {
+        let claimed = &mut self.entries().change.claimed;
+        *claimed = claimed.saturating_add(bytes);
+    }
+
+    fn unclaim(&self, bytes: u64) {
+        let claimed = &mut self.entries().change.claimed;
+        *claimed = claimed.saturating_sub(bytes);
     }
 
     /// The same, if the quota allows what comes of it.
@@ -147,7 +224,7 @@ impl Ledger {
         let mut entries = self.entries();
         let usage = entries.usage.minus(removed).plus(added);
         entries.quota.check(usage)?;
-        entries.usage = usage;
+        entries.set(usage);
         Ok(())
     }
 
@@ -169,7 +246,14 @@ impl Ledger {
 #[derive(Debug)]
 pub(super) struct Reservation {
     ledger: Option<Arc<Ledger>>,
-    counted: Mutex<Usage>,
+    counted: Mutex<Counted>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counted {
+    usage: Usage,
+    /// Bytes of it that are still to come.
+    claimed: u64,
 }
 
 impl Reservation {
@@ -179,11 +263,13 @@ impl Reservation {
         stored: impl FnOnce() -> Usage,
         size: u64,
     ) -> Result<Self, StoreError> {
-        let mut counted = Usage::default();
+        let mut counted = Counted::default();
         if let Some(ledger) = ledger {
             let has = stored();
-            counted = Usage { bytes: size.max(has.bytes), files: 1 };
-            ledger.change_within_quota(has, counted)?;
+            let usage = Usage { bytes: size.max(has.bytes), files: 1 };
+            ledger.change_within_quota(has, usage)?;
+            counted = Counted { usage, claimed: usage.bytes.saturating_sub(has.bytes) };
+            ledger.claim(counted.claimed);
         }
         Ok(Self { ledger: ledger.cloned(), counted: Mutex::new(counted) })
     }
@@ -191,7 +277,7 @@ impl Reservation {
     /// The partial is let go: it counts with what `stored` says is there.
     pub(super) fn release(&self, stored: impl FnOnce() -> Usage) {
         if let Some(ledger) = &self.ledger {
-            ledger.change(self.take(), stored());
+            ledger.change(self.take(ledger), stored());
         }
     }
 
@@ -199,12 +285,15 @@ impl Reservation {
     pub(super) fn commit(&self, size: u64, replaced: Usage) {
         if let Some(ledger) = &self.ledger {
             let file = Usage { bytes: size, files: 1 };
-            ledger.change(self.take().plus(replaced), file);
+            ledger.change(self.take(ledger).plus(replaced), file);
         }
     }
 
-    fn take(&self) -> Usage {
-        std::mem::take(&mut *self.counted.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self, ledger: &Ledger) -> Usage {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counted { usage, claimed } = std::mem::take(&mut *counted);
+        ledger.unclaim(claimed);
+        usage
     }
 }
 

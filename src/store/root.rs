@@ -95,6 +95,17 @@ impl Root {
         self.space.set_reserve(bytes);
     }
 
+    /// Bytes that uploads of this process still await, here and in the homes on this file system.
+    #[must_use]
+    pub fn awaited_bytes(&self) -> u64 {
+        self.space.awaited()
+    }
+
+    /// So many bytes are awaited on this file system by other processes, and are not free either.
+    pub fn set_awaited_elsewhere(&self, bytes: u64) {
+        self.space.set_elsewhere(bytes);
+    }
+
     /// Shares the reserve of another root and, on the same file system, its free space.
     pub(super) fn sharing_space_of(mut self, other: &Self) -> Self {
         let is_same = self.identity.0 == other.identity.0;

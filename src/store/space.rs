@@ -20,6 +20,8 @@ pub(super) struct Space {
     reserve: Arc<AtomicU64>,
     /// Bytes that open partials still have to receive.
     awaited: Arc<AtomicU64>,
+    /// The same of other processes.
+    elsewhere: Arc<AtomicU64>,
 }
 
 /// What one open partial still has to receive, in bytes; given back as it comes, and when this is
@@ -33,11 +35,24 @@ pub(super) struct Awaited {
 impl Space {
     /// The same reserve for another file system, on which no upload waits yet.
     pub(super) fn elsewhere(&self) -> Self {
-        Self { reserve: Arc::clone(&self.reserve), awaited: Arc::default() }
+        Self { reserve: Arc::clone(&self.reserve), ..Self::default() }
     }
 
     pub(super) fn set_reserve(&self, bytes: u64) {
         self.reserve.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What open partials of this process still have to receive, in bytes.
+    pub(super) fn awaited(&self) -> u64 {
+        self.awaited.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_elsewhere(&self, bytes: u64) {
+        self.elsewhere.store(bytes, Ordering::Relaxed);
+    }
+
+    fn all_awaited(&self) -> u64 {
+        self.awaited().saturating_add(self.elsewhere.load(Ordering::Relaxed))
     }
 
     /// What uploads may take; `None` for a file system that does not say.
@@ -45,7 +60,7 @@ impl Space {
         let space = fstatvfs(dir).doing("asking for free space")?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         let taken = self.reserve.load(Ordering::Relaxed);
-        let taken = taken.saturating_add(self.awaited.load(Ordering::Relaxed));
+        let taken = taken.saturating_add(self.all_awaited());
         Ok((space.f_blocks != 0).then(|| free.saturating_sub(taken)))
     }
 
@@ -57,8 +72,7 @@ impl Space {
         if space.f_blocks != 0 {
             let free = space.f_bavail.saturating_mul(space.f_frsize);
             let reserve = self.reserve.load(Ordering::Relaxed);
-            let awaited = self.awaited.load(Ordering::Relaxed);
-            check(needed, free, reserve, awaited)?;
+            check(needed, free, reserve, self.all_awaited())?;
         }
         self.awaited.fetch_add(needed, Ordering::Relaxed);
         Ok(Awaited { sum: Arc::clone(&self.awaited), own: AtomicU64::new(needed) })

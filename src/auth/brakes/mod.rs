@@ -91,6 +91,21 @@ impl Brakes {
         name: &str,
         now: Instant,
     ) -> Result<Duration, TooMany> {
+        self.begin_beside(0, address, name, now)
+    }
+
+    /// The same where so many attempts from the address are pending elsewhere, with others who share
+    /// what they know of failures.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_beside(
+        &mut self,
+        elsewhere: usize,
+        address: IpAddr,
+        name: &str,
+        now: Instant,
+    ) -> Result<Duration, TooMany> {
         let network = Network::of(address);
         let name = self.hasher.hash_one(name);
         let failures = |found: Option<&mut Failures>| found.map_or(0, |failures| failures.at(now));
@@ -100,10 +115,11 @@ impl Brakes {
 
         let braked = of_address > ADDRESS_FAILURES_FREE && !friend;
         let most = if braked { ATTEMPTS_PENDING_BRAKED_MAX } else { ATTEMPTS_PENDING_MAX };
+        let most = most.saturating_sub(elsewhere);
         let room = self.pending.len() < CONNECTIONS_MAX;
         match self.pending.entry(network) {
             Entry::Occupied(mut pending) if *pending.get() < most => *pending.get_mut() += 1,
-            Entry::Vacant(place) if room => _ = place.insert(1),
+            Entry::Vacant(place) if room && most > 0 => _ = place.insert(1),
             Entry::Occupied(_) | Entry::Vacant(_) => return Err(TooMany),
         }
         let wait = brake(of_address, ADDRESS_FAILURES_FREE, ADDRESS_BRAKE_MAX);

@@ -146,6 +146,7 @@ fn summary(options: &ConfigFile, setup: &Setup) -> String {
             "connections",
             format!("{max_connections}, {max_per_address} an address, {max_per_user} a user"),
         ),
+        ("workers", setup.workers.to_string()),
         ("partials", format!("kept for {}", humantime::format_duration(*keep_partials))),
         ("reserve", show(*reserve_bytes)),
         ("sandbox", sandbox.to_owned()),

@@ -63,6 +63,12 @@ pub(crate) struct Flags {
     /// Connections at one time of one user [default: 256]
     #[arg(long, value_name = "N")]
     max_per_user: Option<usize>,
+    /// Processes that share the ports, for machines with more cores [default: 1]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Serve as one of several, as the process says that started this one
+    #[arg(long, hide = true)]
+    pub(crate) worker: bool,
     /// Do without Landlock, which keeps the server to its files if the kernel has it
     #[arg(long)]
     no_sandbox: bool,
@@ -101,6 +107,7 @@ impl Flags {
         said.max_connections = self.max_connections;
         said.max_per_address = self.max_per_address;
         said.max_per_user = self.max_per_user;
+        said.workers = self.workers;
         said.registration.mode = self.registration.map(Into::into);
         said.sandbox.enabled = self.no_sandbox.then_some(false);
         said

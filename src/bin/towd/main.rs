@@ -14,6 +14,7 @@ mod first;
 mod invite;
 mod password;
 mod serve;
+mod supervisor;
 mod user;
 
 /// Why a command failed, for people. Nothing in it needs escaping.

@@ -3,21 +3,32 @@
 use std::{
     io::{self, Write as _},
     net::SocketAddr,
+    os::fd::AsFd as _,
 };
 
+use env_logger::fmt::ConfigurableFormat;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use towpath::{
     config::{ConfigFile, ListenAddress, Problem, Setup},
-    server::{Config, Reload, Server, Settings, StartError},
+    server::{Config, Reload, Seat, Seats, Server, Settings, StartError},
     store::Root,
 };
 
-use crate::{Failure, cli::Flags, confine, first};
+use crate::{
+    Failure,
+    cli::Flags,
+    confine,
+    first::{self, First},
+    supervisor::Supervisor,
+};
 
 /// Serves until a signal ends it.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     forbid_core_dumps();
     allow_descriptors();
+    if flags.worker {
+        return work(flags);
+    }
     let options = flags.options();
     let setup = options.check().map_err(|problems| Failure::of(&problems))?;
     let listen: Vec<SocketAddr> =
@@ -25,6 +36,9 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let path = setup.root.clone();
     Root::serve(&path).map_err(|error| StartError::Root { path, error })?;
     let first = first::user(&setup)?;
+    if setup.workers > 1 {
+        return supervise(&options, &setup, listen, first);
+    }
     let layers = confine::enter(flags, &setup, &listen);
     let reload = Started { flags: flags.clone(), options, setup: setup.clone() };
     let server = layers.and_then(|layers| {
@@ -38,17 +52,65 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         })?)
     });
     let addresses = server.as_ref().map_or(listen, Server::addresses);
-    if server.is_ok() {
-        for address in &addresses {
-            // A closed stdout is no reason not to serve.
-            let _ = writeln!(io::stdout(), "listening on {address}");
-        }
+    announce(&addresses, server.is_ok(), first);
+    server?.run()?;
+    Ok(())
+}
+
+/// Says where is listened, and how to get in.
+fn announce(addresses: &[SocketAddr], is_served: bool, first: Option<First>) {
+    for address in addresses.iter().filter(|_| is_served) {
+        // A closed stdout is no reason not to serve.
+        let _ = writeln!(io::stdout(), "listening on {address}");
     }
     // Also if there is no server yet: the user is there, and nobody knows the password.
     if let Some(first) = first {
         first.tell(addresses.first().copied());
     }
-    server?.run()?;
+}
+
+/// Has several processes serve. This one takes nothing from the network.
+fn supervise(
+    options: &ConfigFile,
+    setup: &Setup,
+    listen: Vec<SocketAddr>,
+    first: Option<First>,
+) -> Result<(), Failure> {
+    let users = options.users();
+    let started = Seats::bind(&listen, setup.workers, &setup.root, &users)
+        .map_err(Failure::from)
+        .and_then(|seats| {
+            let addresses = seats.addresses().to_vec();
+            let mut supervisor = Supervisor::new(seats, setup.workers)?;
+            supervisor.start()?;
+            Ok((addresses, supervisor))
+        });
+    let addresses = started.as_ref().map_or(listen, |(addresses, _)| addresses.clone());
+    announce(&addresses, started.is_ok(), first);
+    started?.1.run()
+}
+
+/// Serves as one of several, until a signal ends it or the one that started it is gone.
+fn work(flags: &Flags) -> Result<(), Failure> {
+    let seat = Seat::take(io::stdin().as_fd())?;
+    // Otherwise it is called as the link that it was started by.
+    let _ = rustix::thread::set_name(c"towd");
+    let mut options = flags.options();
+    // The file may have changed since the others were started.
+    options.root = Some(seat.root().to_owned());
+    options.users = Some(seat.users().to_owned());
+    let setup = options.check().map_err(|problems| Failure::of(&problems))?;
+    let layers = confine::enter(flags, &setup, &seat.addresses())?;
+    log::info!("worker {}: {layers}", seat.index());
+    let reload = Started { flags: flags.clone(), options, setup: setup.clone() };
+    let config = Config {
+        root: setup.root,
+        listen: Vec::new(),
+        settings: setup.settings,
+        reload: Some(Reload::new(move || reload.settings())),
+        handle_signals: true,
+    };
+    Server::bind_seat(&config, seat)?.run()?;
     Ok(())
 }
 
@@ -98,7 +160,7 @@ fn allow_descriptors() {
     }
 }
 
-/// Logs to stderr; RUST_LOG says more precisely than the flags what.
+/// Logs to stderr; RUST_LOG says more precisely than the flags what. Workers say which they are.
 pub(crate) fn start_log(flags: &Flags) {
     let level = match (flags.quiet, flags.verbose) {
         (true, _) => "warn",
@@ -107,5 +169,17 @@ pub(crate) fn start_log(flags: &Flags) {
         (false, _) => "trace",
     };
     let environment = env_logger::Env::default().default_filter_or(level);
-    env_logger::Builder::from_env(environment).format_target(false).init();
+    let mut builder = env_logger::Builder::from_env(environment);
+    builder.format_target(false);
+    if flags.worker {
+        let mut format = ConfigurableFormat::default();
+        format.target(false);
+        let process = std::process::id();
+        // In front, where whoever reads the log by a pattern expects anything.
+        builder.format(move |out, record| {
+            write!(out, "{process} ")?;
+            format.format(out, record)
+        });
+    }
+    builder.init();
 }

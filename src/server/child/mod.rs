@@ -120,6 +120,16 @@ impl Ledger {
         admitted
     }
 
+    /// How many processes there are of each action, and of all with those to be reaped.
+    fn running(&self) -> (BTreeMap<String, usize>, usize) {
+        let entries = self.lock();
+        let mut of_each = BTreeMap::new();
+        for run in entries.live.values() {
+            *of_each.entry(run.action.clone()).or_default() += 1;
+        }
+        (of_each, entries.live.len() + entries.abandoned.len())
+    }
+
     fn started(&self, id: ActionId, leader: Pid) {
         if let Some(run) = self.lock().live.get_mut(&id) {
             run.leader = Some(leader);

@@ -72,6 +72,12 @@ impl Children {
         Ok(Self { adopting: true, ..Self::new(served)? })
     }
 
+    /// How many processes there are now of each action, and of all.
+    #[must_use]
+    pub fn running(&self) -> (BTreeMap<String, usize>, usize) {
+        self.ledger.running()
+    }
+
     /// Starts an action for `user`. It may wait for a disk.
     ///
     /// The child has `/dev/null`, two pipes and no other descriptor; `PATH`, `LANG=C.UTF-8`,

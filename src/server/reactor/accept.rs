@@ -6,7 +6,7 @@ use mio::{Interest, Token, net::TcpStream};
 
 use super::{Reactor, SLOT_BITS, enqueue};
 use crate::{
-    limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, CONNECTIONS_MAX},
+    limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX},
     server::{
         connection::Connection,
         listen::{AcceptError, prepare},
@@ -18,6 +18,9 @@ use crate::{
 impl Reactor {
     /// Accepts who waits, some at a time; what is left is remembered.
     pub(super) fn accept(&mut self, now: Instant) {
+        if self.siblings.as_mut().is_some_and(|siblings| !siblings.accepts(now)) {
+            return;
+        }
         if self.accept_retry.is_some_and(|at| at <= now) {
             self.accept_retry = None;
             self.accept_pending = true;
@@ -59,15 +62,7 @@ impl Reactor {
     }
 
     fn welcome(&mut self, mut socket: TcpStream, peer: SocketAddr, now: Instant) {
-        let most = self.settings.max_connections.min(CONNECTIONS_MAX);
-        let refused = if self.connections.len() >= most {
-            Some("too many connections")
-        } else if !self.gate.connect(peer.ip(), self.settings.max_per_address) {
-            Some("too many connections from your address")
-        } else {
-            None
-        };
-        if let Some(text) = refused {
+        if let Err(text) = self.gate.connect(peer.ip(), &self.settings) {
             let line = format!("{}\n", Reply::text(Code::TooMany, text));
             // Fits an empty send buffer; if not, the peer sees a close.
             let _ = socket.write(line.as_bytes());

@@ -7,11 +7,12 @@ use mio::Token;
 use super::{Reactor, enqueue, find};
 use crate::{
     action::ActionError,
-    limits::{LISTING_ENTRIES_MAX, SWEEP_INTERVAL},
+    limits::{ACTIONS_RUNNING_MAX, LISTING_ENTRIES_MAX, SWEEP_INTERVAL},
     server::{
         child::{Budget, SpawnError},
         disk::{Done, Held, Ticket},
         running::{Pumped, Running, pulse, pump},
+        workers::Key,
     },
     session::{JobId, Outcome},
     wire::{Code, Reply, encode},
@@ -51,7 +52,7 @@ impl Reactor {
         let Some(connection) = find(&mut self.connections, token) else { return };
         let user = connection.user.as_ref().map_or("", |user| user.as_str()).to_owned();
         let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-        let prepared = match self.settings.actions.prepare(&user, name, &arguments) {
+        let mut prepared = match self.settings.actions.prepare(&user, name, &arguments) {
             Ok(prepared) => prepared,
             Err(error) => {
                 let code = match error {
@@ -61,6 +62,15 @@ impl Reactor {
                 let outcome = Outcome::Failed(Reply::text(code, &error.to_string()));
                 return connection.session.handle_outcome(id, outcome, now);
             }
+        };
+        // Those of other workers count, and so does every process that this one has started.
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let tally = &self.gate.tally;
+        let of_this = count(tally.elsewhere(&Key::Action(prepared.name.clone())));
+        let of_all = tally.elsewhere(&Key::Actions).saturating_add(tally.own(&Key::Actions));
+        prepared.max_running = match count(of_all) {
+            ACTIONS_RUNNING_MAX.. => 0,
+            _ => prepared.max_running.saturating_sub(of_this),
         };
         let children = Arc::clone(&self.children);
         self.disk.submit(Ticket::Session(token, id), move || {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use mio::Token;
 
 use super::{Reactor, SLOT_MASK, enqueue, find};
-use crate::server::disk;
+use crate::server::{disk, workers::Key};
 
 impl Reactor {
     /// A session that has said everything: the connection closes once the peer has read it.
@@ -54,7 +54,11 @@ impl Reactor {
         // Fails only for a socket that was never registered.
         let _ = self.poll.registry().deregister(&mut connection.socket);
         self.writers.forget(&mut connection);
+        self.takeovers.forget(token);
         self.gate.disconnect(connection.peer.ip());
+        if let Some(home) = connection.home.take() {
+            self.gate.tally.take(Key::Home(home.id()));
+        }
         connection.user.iter().for_each(|user| self.gate.leave(user));
         if connection.login_pending {
             self.gate.end(connection.peer.ip());

@@ -19,6 +19,7 @@ impl Reactor {
     /// Takes what the disk thread has done.
     pub(super) fn take_done(&mut self, now: Instant) {
         while let Some((ticket, done)) = self.disk.poll() {
+            self.disk_worked = true;
             let done = done.unwrap_or_else(|panicked| {
                 log::error!("{panicked}");
                 let reply = Reply::text(Code::Failed, &panicked.to_string());
@@ -44,6 +45,10 @@ impl Reactor {
                 }
                 (_, Done::Swept(left)) => self.take_swept(left, now),
                 (_, Done::Reloaded(loaded)) => self.take_settings(loaded, now),
+                (Ticket::Session(token, job), Done::Busy(wanted)) => {
+                    self.take_busy(token, job, *wanted, now);
+                }
+                (_, Done::Passed(who, holder)) => self.take_passed(who, holder, now),
                 (_, Done::Expiring(all)) => {
                     let homes = Arc::clone(&self.homes);
                     self.disk.submit(Ticket::Nobody, move || homes.expire_step(all));
@@ -68,6 +73,7 @@ impl Reactor {
             }
             return;
         };
+        self.takeovers.forget(token);
         if connection.home.is_none() && matches!(outcome, Outcome::Failed(_)) {
             forget_login(&mut self.gate, connection);
         }

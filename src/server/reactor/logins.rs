@@ -14,6 +14,7 @@ use crate::{
         gate::{self, Gate, UserFile},
         homes::{Opening, quota_of},
         settings::Settings,
+        workers::{Key, Message},
     },
     session::{JobId, Outcome},
     store::{Root, StoreError},
@@ -95,12 +96,15 @@ impl Reactor {
     ) {
         let Some(connection) = find(&mut self.connections, token) else { return };
         let address = connection.peer.ip();
+        let mut told = None;
         let outcome = match home {
             Ok(home) => {
+                self.gate.tally.add(Key::Home(home.id()), usize::MAX);
                 connection.home = Some(home);
                 if std::mem::take(&mut connection.login_pending) {
                     self.gate.end(address);
-                    self.gate.succeeded(address, &account.name, now);
+                    self.gate.succeeded(address, account.name.as_str(), now);
+                    told = Some(Message::Succeeded(address, account.name.as_str().to_owned()));
                 }
                 log::info!("{}: {} logged in", connection.peer, account.name);
                 self.rates.limit_user(&account.name, account.max_rate, now);
@@ -115,6 +119,7 @@ impl Reactor {
         };
         connection.session.handle_outcome(id, outcome, now);
         enqueue(&mut self.ready, connection);
+        told.into_iter().for_each(|told| self.tell_siblings(&told, now));
     }
 
     /// It takes more than one step, unless nobody waits for it any more.
@@ -158,6 +163,7 @@ impl Reactor {
         if let Err(reply) = self.gate.register(peer.ip(), &settings, now) {
             return connection.session.handle_outcome(id, Outcome::Failed(reply), now);
         }
+        self.tell_siblings(&Message::Registered(peer.ip()), now);
         let root = Arc::clone(&self.root);
         self.disk.submit(Ticket::Session(token, id), move || {
             let logins = settings.logins().ok_or_else(|| Reply::new(Code::RegistrationClosed));
@@ -182,6 +188,8 @@ impl Reactor {
         let peer = connection.peer;
         log::warn!("{peer}: failed login as {}", crate::wire::encode(name.as_bytes()));
         self.gate.failed(peer.ip(), name, now);
+        self.tell_siblings(&Message::Failed(peer.ip(), name.to_owned()), now);
+        let Some(connection) = find(&mut self.connections, token) else { return };
         if std::mem::take(&mut connection.login_pending) {
             self.gate.end(peer.ip());
         }
