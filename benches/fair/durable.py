@@ -1,0 +1,61 @@
+"""How long a client waits for its verdict: everything is to be on the disk by then."""
+
+import os
+import time
+
+import processes
+import raw
+from load import FRAME, HEADER, SEGMENT, SEGMENT_DIGEST, ZEROS, root_of_zeros
+
+GIB = 1 << 30
+# The last checkpoints, the commit's own syncs and the disk's own cache: not the file.
+BOUND_SECONDS = 1.0
+
+
+def durable(bench):
+    """From the last byte of an upload to `226`, beside the same bytes written and synced here."""
+    size = GIB // 2 if bench.quick else 2 * GIB
+    rounds = 2 if bench.quick else 3
+    server = bench.servers.towd()
+    for number in range(rounds):
+        plain = _plain(os.path.join(bench.work, "plain"), size)
+        os.sync()
+        sent, verdict = _put(server, size, number)
+        measured = (
+            f"{verdict:.2f} s behind {sent:.2f} s of sending; "
+            f"write and fsync of the same bytes: {plain:.2f} s"
+        )
+        figure = f"from the end of {size / GIB:g} GiB to 226"
+        bench.add(figure, measured, f"≤ {BOUND_SECONDS:g} s", verdict <= BOUND_SECONDS)
+    processes.stop(server.process)
+
+
+def _plain(path, size):
+    began = time.perf_counter()
+    with open(path, "wb", buffering=0) as out:
+        for _ in range(size // FRAME):
+            out.write(ZEROS)
+        os.fsync(out.fileno())
+    took = time.perf_counter() - began
+    os.remove(path)
+    return took
+
+
+def _put(server, size, number):
+    """Seconds of sending, and of waiting for the verdict."""
+    owner = os.urandom(16).hex()
+    with raw.greeted(server) as line:
+        line.ask(f"put /up/durable size={size} mtime={number}.000000000 tag=t owner={owner}", "402")
+        began = time.perf_counter()
+        line.socket.sendall(f"426 offset=0 length={size}\n".encode())
+        for start in range(0, size, SEGMENT):
+            for offset in range(start, start + SEGMENT, FRAME):
+                line.socket.sendall(HEADER.pack(b"D", FRAME, offset))
+                line.socket.sendall(ZEROS)
+            line.socket.sendall(HEADER.pack(b"S", 16, start) + SEGMENT_DIGEST)
+        line.socket.sendall(HEADER.pack(b"E", 16, size) + root_of_zeros(size))
+        ended = time.perf_counter()
+        told = line.reply("100", "226")
+        while told.startswith("100"):
+            told = line.reply("100", "226")
+        return ended - began, time.perf_counter() - ended
