@@ -10,7 +10,7 @@ from subprocess import PIPE
 import processes
 
 _numbers = itertools.count()
-PUT_BYTES = 256 << 20
+PUT_BYTES = 128 << 20
 
 
 class Load:
