@@ -75,11 +75,11 @@ pub const STEP_BYTES: usize = 1 << 20;
 pub const SHARED_CHUNK_BYTES: usize = 256 << 10;
 
 /// How much is fetched from a disk with each cold read, as a multiple of what was asked for: the disk
-/// works on while the line is fed. 1 MiB for each of a crowd.
-pub const FETCH_AHEAD: u64 = 16;
+/// works on while the line is fed. 2 MiB for each of a crowd, which the page cache can drop.
+pub const FETCH_AHEAD: u64 = 32;
 
 /// The most that is fetched from a disk with one cold read, in bytes.
-pub const FETCH_BYTES_MAX: u64 = 4 << 20;
+pub const FETCH_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes that the system is asked to fetch at once: it cuts a longer request, on most devices beyond
 /// this.
