@@ -85,8 +85,8 @@ pub const FETCH_BYTES_MAX: u64 = 16 << 20;
 /// this.
 pub const FETCH_STEP_BYTES: usize = 512 << 10;
 
-/// Buffers of [`CHUNK_BYTES`] that the loop owns: so many connections are hashed together, 32
-/// leaves of them when they share the turn. What was not touched yet takes no memory.
+/// Buffers of [`CHUNK_BYTES`] that the loop owns: so many connections are hashed together,
+/// sixteen leaves of them when they share the step. What was not touched yet takes no memory.
 pub const LOOP_BUFFERS: usize = 8;
 
 /// Connections accepted in one turn, so that a burst of them holds up nobody's transfer.

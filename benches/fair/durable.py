@@ -1,13 +1,19 @@
 """How long a client waits for its verdict: everything is to be on the disk by then."""
 
 import os
+import shutil
 import time
 
 import processes
 import raw
 from load import FRAME, HEADER, SEGMENT, SEGMENT_DIGEST, ZEROS, root_of_zeros
+from loads import Load
+from pings import SlowDisk
 
 GIB = 1 << 30
+UPLOADS, UPLOAD_BYTES = 4, GIB // 2
+# What the server lets one be ahead, a checkpoint, and what is in the buffers of the line.
+AHEAD_BYTES = (64 + 8 + 24) << 20
 # The last checkpoints, the commit's own syncs and the disk's own cache: not the file.
 BOUND_SECONDS = 1.0
 
@@ -27,7 +33,21 @@ def durable(bench):
         )
         figure = f"from the end of {size / GIB:g} GiB to 226"
         bench.add(figure, measured, f"≤ {BOUND_SECONDS:g} s", verdict <= BOUND_SECONDS)
+    if shutil.which("strace"):
+        _ahead(bench, server)
     processes.stop(server.process)
+
+
+def _ahead(bench, server):
+    """What uploads bring while every sync takes 2 s: the rest would fill the memory."""
+    with Load(bench, server, puts=UPLOADS, put_bytes=UPLOAD_BYTES) as load, SlowDisk(bench, server):
+        before, _ = load.moved()
+        time.sleep(4)
+        after, _ = load.moved()
+    most = max(now - then for then, now in zip(before, after))
+    figure = f"taken of each of {UPLOADS} uploads in 4 s, with 2 s for each sync"
+    measured = f"{most / (1 << 20):.0f} MiB at most"
+    bench.add(figure, measured, f"≤ {AHEAD_BYTES >> 20} MiB", most <= AHEAD_BYTES)
 
 
 def _plain(path, size):

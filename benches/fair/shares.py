@@ -20,7 +20,8 @@ def shares(bench):
             time.sleep(0.5)
             rates = load.rates(seconds)
         index = jain(rates)
-        spread = f"{min(rates) / statistics.mean(rates):.2f} to {max(rates) / statistics.mean(rates):.2f}"
+        mean = statistics.mean(rates)
+        spread = f"{min(rates) / mean:.2f} to {max(rates) / mean:.2f}"
         measured = f"{index:.4f}; of the mean {spread}; {sum(rates) / GIB:.2f} GiB/s in sum"
         figure = f"Jain's index of {STREAMS} equal {what} in {seconds} s"
         bench.add(figure, measured, f"≥ {BOUND}", index >= BOUND)
