@@ -63,14 +63,30 @@ pub const PENDING_OUTPUT_BYTES_MAX: usize = 32 << 10;
 /// Bytes moved or hashed for all connections before the loop polls again.
 pub const TURN_BYTES_MAX: usize = 8 << 20;
 
-/// Bulk work before the loop polls again.
-pub const TURN_TIME_MAX: Duration = Duration::from_millis(2);
+/// Bulk work before the loop polls again. No step is begun that would take longer if it took as long
+/// as the last one.
+pub const TURN_TIME_MAX: Duration = Duration::from_millis(1);
 
-/// Bytes read in one step when several connections have bulk work: four leaves.
+/// Bytes moved in one step for all connections in it, a small command waits for it: sixteen leaves,
+/// which fill the lanes, and fit the cache of a core.
+pub const STEP_BYTES: usize = 1 << 20;
+
+/// Bytes hashed in one step for the MD5 of a whole file, which takes one lane: four leaves.
 pub const SHARED_CHUNK_BYTES: usize = 256 << 10;
 
-/// Buffers of [`CHUNK_BYTES`] that the loop owns: so many connections are hashed together, 32
-/// leaves of them when they share the turn. What was not touched yet takes no memory.
+/// How much is fetched from a disk with each cold read, as a multiple of what was asked for: the disk
+/// works on while the line is fed. 2 MiB for each of a crowd, which the page cache can drop.
+pub const FETCH_AHEAD: u64 = 32;
+
+/// The most that is fetched from a disk with one cold read, in bytes.
+pub const FETCH_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes that the system is asked to fetch at once: it cuts a longer request, on most devices beyond
+/// this.
+pub const FETCH_STEP_BYTES: usize = 512 << 10;
+
+/// Buffers of [`CHUNK_BYTES`] that the loop owns: so many connections are hashed together,
+/// sixteen leaves of them when they share the step. What was not touched yet takes no memory.
 pub const LOOP_BUFFERS: usize = 8;
 
 /// Connections accepted in one turn, so that a burst of them holds up nobody's transfer.
@@ -113,6 +129,25 @@ pub const CHECKPOINT_BYTES: u64 = 8 << 20;
 
 /// Time between two checkpoints of a partial that grows.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes that all uploads together may be ahead of the disk, beside what is being synced. Where more
+/// is written than a disk takes, the system makes the writer wait, and that is the loop: with some
+/// 15 % of the memory dirty, for up to 200 ms each time.
+pub const UNSYNCED_BYTES_MAX: u64 = 512 << 20;
+
+/// See [`UNSYNCED_BYTES_MAX`], for one upload. So much is to be synced at its end.
+pub const UNSYNCED_UPLOAD_BYTES_MAX: u64 = 64 << 20;
+
+/// What each upload may be ahead of the disk, however many there are: less would make a sync of it
+/// that costs more than its bytes.
+pub const UNSYNCED_UPLOAD_BYTES_MIN: u64 = 1 << 20;
+
+/// An upload that is too far ahead of the disk is read no faster than a leaf in this time: its line
+/// stays alive, and no end takes it for stalled.
+pub const HELD_BACK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// See [`HELD_BACK_INTERVAL`]: a leaf.
+pub const HELD_BACK_CHUNK_BYTES: usize = 64 << 10;
 
 /// A journal, in bytes: that of a file of 20 TiB. A longer one is not read.
 pub const JOURNAL_BYTES_MAX: u64 = 256 << 20;
@@ -384,7 +419,7 @@ pub const WORKER_BACKOFF: Duration = Duration::from_millis(100);
 pub const WORKERS_DEADLINE: Duration = Duration::from_millis(1200);
 
 const _: () = assert!(PENDING_INPUT_BYTES_MAX > LINE_BYTES_MAX + COMMAND_READ_BYTES);
-const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
+const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES && STEP_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);
 const _: () = assert!(LISTING_BYTES_MAX + 3 * NAME_BYTES_MAX + 256 < PENDING_OUTPUT_BYTES_MAX);
 const _: () = assert!(AHEAD_BYTES_MAX > LINE_BYTES_MAX);

@@ -16,7 +16,7 @@ class Line:
     def __init__(self, port):
         self.socket = socket.create_connection((HOST, port), TIMEOUT_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._unread = b""
+        self.unread = b""
 
     def __enter__(self):
         return self
@@ -29,12 +29,12 @@ class Line:
 
     def read(self):
         """The next line, without its end."""
-        while b"\n" not in self._unread:
+        while b"\n" not in self.unread:
             some = self.socket.recv(4096)
             if not some:
                 raise Failed("the server closed the connection")
-            self._unread += some
-        line, _, self._unread = self._unread.partition(b"\n")
+            self.unread += some
+        line, _, self.unread = self.unread.partition(b"\n")
         return line.decode(errors="replace").rstrip("\r")
 
     def reply(self, *codes):

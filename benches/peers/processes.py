@@ -26,7 +26,7 @@ def start(command, **options):
     log = tempfile.TemporaryFile()
     process = subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=options.pop("stdin", subprocess.DEVNULL),
         stdout=options.pop("stdout", log),
         stderr=log,
         **options,

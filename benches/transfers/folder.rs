@@ -41,13 +41,19 @@ pub(crate) fn fill(folder: &Path, crowd: Crowd) {
     for client in 0..crowd.clients {
         let path = folder.join(name(client));
         let mut file = File::create(&path).expect("a file can be made");
-        for number in 0..crowd.bytes_each / CHUNK_BYTES as u64 {
+        let mut left = crowd.bytes_each;
+        for number in 0_u64.. {
+            if left == 0 {
+                break;
+            }
             let salt = (client as u64 + 1).wrapping_mul(0x9e37_79b9) ^ number;
             for (at, eight) in block.chunks_exact_mut(8).enumerate() {
                 let bits = (at as u64 ^ salt << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 eight.copy_from_slice(&bits.to_le_bytes());
             }
-            file.write_all(&block).expect("a file can be written");
+            let length = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+            file.write_all(&block[..length]).expect("a file can be written");
+            left -= length as u64;
         }
         // Dirty pages would be written out while something else is measured.
         file.sync_all().expect("a file can be synced");

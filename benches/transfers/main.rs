@@ -6,7 +6,10 @@
 //! is in the page cache; what is received by a server goes to [`folder::for_puts`], so that a put
 //! is not a benchmark of the disk.
 //!
-//! `TOW_BENCH_QUICK=1` takes under a minute.
+//! Crowds of up to 256 clients, files from 4 KiB to 1 GiB, and the start of a resume. Whether equal
+//! clients get equal shares is measured from outside, by `benches/fair.sh`.
+//!
+//! `TOW_BENCH_QUICK=1` takes under two minutes.
 
 mod bare;
 mod folder;
@@ -24,7 +27,16 @@ use crate::{bare::Bare, tow::Tow};
 const MIB: u64 = 1 << 20;
 
 /// Clients, and the bytes of each: whole segments.
-const CROWDS: [(usize, u64); 3] = [(1, 128 * MIB), (16, 8 * MIB), (64, 4 * MIB)];
+const CROWDS: [(usize, u64); 4] = [(1, 128 * MIB), (16, 8 * MIB), (64, 4 * MIB), (256, 4 * MIB)];
+
+/// The bare loop has two threads for each client: with more of them it would measure the scheduler.
+const BARE_CLIENTS_MAX: usize = 64;
+
+/// Sizes of the file of one client, beside the one above.
+const SIZES: [u64; 5] = [4 << 10, 64 << 10, MIB, 16 * MIB, 1024 * MIB];
+
+/// Of a file of which all but a hundredth is there.
+const RESUMED_BYTES: (u64, u64) = (8192 * MIB, 8110 * MIB);
 
 /// So many clients at once, each with a file of so many bytes.
 #[derive(Debug, Clone, Copy)]
@@ -43,11 +55,15 @@ fn main() {
     let quick = env::var_os("TOW_BENCH_QUICK").is_some();
     let mut criterion = Criterion::default().configure_from_args();
     for (clients, bytes_each) in CROWDS {
-        let bytes_each = if quick { (bytes_each / 2).max(MIB) } else { bytes_each };
+        let bytes_each = if quick { (bytes_each / 4).max(MIB) } else { bytes_each };
         let crowd = Crowd { clients, bytes_each };
         gets(&mut criterion, crowd, quick);
         puts(&mut criterion, crowd, quick);
     }
+    for bytes_each in SIZES.map(|size| if quick { size.min(64 * MIB) } else { size }) {
+        sizes(&mut criterion, Crowd { clients: 1, bytes_each }, quick);
+    }
+    resumes(&mut criterion, quick);
     criterion.final_summary();
     // Only a whole run of the benchmarks, not a test or a search for one of them.
     if env::args().skip(1).all(|argument| argument == "--bench") {
@@ -71,9 +87,11 @@ fn gets(criterion: &mut Criterion, crowd: Crowd, quick: bool) {
             b.iter_custom(|rounds| total(rounds, || tow.get(crowd, DigestChoice::TreeAndMd5)));
         });
     }
-    group.bench_function("bare loop", |b| {
-        b.iter_custom(|rounds| total(rounds, || bare.get(crowd)));
-    });
+    if crowd.clients <= BARE_CLIENTS_MAX {
+        group.bench_function("bare loop", |b| {
+            b.iter_custom(|rounds| total(rounds, || bare.get(crowd)));
+        });
+    }
     group.finish();
 }
 
@@ -90,8 +108,43 @@ fn puts(criterion: &mut Criterion, crowd: Crowd, quick: bool) {
             b.iter_custom(|rounds| total(rounds, || tow.put(crowd, DigestChoice::TreeAndMd5)));
         });
     }
-    group.bench_function("bare loop", |b| {
-        b.iter_custom(|rounds| total(rounds, || bare.put(crowd)));
+    if crowd.clients <= BARE_CLIENTS_MAX {
+        group.bench_function("bare loop", |b| {
+            b.iter_custom(|rounds| total(rounds, || bare.put(crowd)));
+        });
+    }
+    group.finish();
+}
+
+/// One client and one file: what a transfer costs beside its bytes.
+fn sizes(criterion: &mut Criterion, crowd: Crowd, quick: bool) {
+    let (gets, puts) = (Tow::serve_gets(), Tow::serve_puts());
+    gets.make(crowd);
+    puts.make(crowd);
+    let kib = crowd.bytes_each >> 10;
+    let mut group = group_named(criterion, format!("one file of {kib} KiB"), crowd, quick);
+    group.bench_function("get", |b| {
+        b.iter_custom(|rounds| total(rounds, || gets.get(crowd, DigestChoice::Tree)));
+    });
+    group.bench_function("put", |b| {
+        b.iter_custom(|rounds| total(rounds, || puts.put(crowd, DigestChoice::Tree)));
+    });
+    group.finish();
+}
+
+/// From the command to the first new byte.
+fn resumes(criterion: &mut Criterion, quick: bool) {
+    let (gets, puts) = (Tow::serve_gets(), Tow::serve_puts());
+    let (size, have) = RESUMED_BYTES;
+    gets.make_sparse("resumed", size);
+    let put = lean::CutPut::new(puts.address(), 64 * MIB);
+    let crowd = Crowd { clients: 1, bytes_each: size - have };
+    let mut group = group_named(criterion, "start of a resume".to_owned(), crowd, quick);
+    group.bench_function("get, 8 GiB of which 99 % are there", |b| {
+        b.iter_custom(|rounds| total(rounds, || lean::resume_get(gets.address(), "resumed", have)));
+    });
+    group.bench_function("put, 64 MiB of which all but one are there", |b| {
+        b.iter_custom(|rounds| total(rounds, || put.resume()));
     });
     group.finish();
 }
@@ -103,7 +156,16 @@ fn group<'a>(
     quick: bool,
 ) -> BenchmarkGroup<'a, WallTime> {
     let plural = if crowd.clients == 1 { "client" } else { "clients" };
-    let mut group = criterion.benchmark_group(format!("{way}, {} {plural}", crowd.clients));
+    group_named(criterion, format!("{way}, {} {plural}", crowd.clients), crowd, quick)
+}
+
+fn group_named(
+    criterion: &mut Criterion,
+    name: String,
+    crowd: Crowd,
+    quick: bool,
+) -> BenchmarkGroup<'_, WallTime> {
+    let mut group = criterion.benchmark_group(name);
     let (warm_up_ms, measure_ms) = if quick { (50, 500) } else { (500, 4000) };
     group
         .throughput(Throughput::Bytes(crowd.bytes()))

@@ -1,6 +1,7 @@
 //! A server on a thread of its own, and clients of the library.
 
 use std::{
+    fs::File,
     io,
     net::SocketAddr,
     path::Path,
@@ -51,6 +52,12 @@ impl Tow {
 
     pub(crate) fn make(&self, crowd: Crowd) {
         folder::fill(self.source.as_ref().unwrap_or(&self.root).path(), crowd);
+    }
+
+    /// A served file that takes no room.
+    pub(crate) fn make_sparse(&self, name: &str, size: u64) {
+        let file = File::create(self.root.path().join(name)).expect("a file can be made");
+        file.set_len(size).expect("a file can have holes");
     }
 
     /// Each client gets a file and drops it.

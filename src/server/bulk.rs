@@ -16,7 +16,7 @@ use crate::{
     session::{
         ChunkJobs, LeafJob, Md5Job, Outgoing, Piece, Read, Settled, Violation, Wants, run_together,
     },
-    store::{ReadNow, StoreError},
+    store::{ReadNow, StoreError, fetched_bytes},
     wire::{Code, Frame, FrameKind, Reply, frame_bytes},
 };
 
@@ -83,12 +83,8 @@ pub(super) struct Turn<'a> {
     pub(super) now: Instant,
     /// How many connections have bulk work.
     pub(super) crowd: usize,
-}
-
-impl Turn<'_> {
-    const fn chunk_bytes(&self) -> usize {
-        if self.crowd > 2 { SHARED_CHUNK_BYTES } else { CHUNK_BYTES }
-    }
+    /// The most that is taken of each, so that the step stays short.
+    pub(super) chunk_bytes: usize,
 }
 
 /// Reads a chunk for a connection. `None` if there is nothing to do for it now.
@@ -121,7 +117,7 @@ fn receive(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Op
     let kept = connection.input.len();
     buffer.get_mut(..kept)?.copy_from_slice(&connection.input);
     connection.consume_input(kept);
-    let room = turn.chunk_bytes().min(connection.receive_bytes).min(connection.chunk_bytes);
+    let room = turn.chunk_bytes.min(connection.receive_bytes).min(connection.chunk_bytes);
     let room = buffer.get_mut(kept..kept + room)?;
     let have = kept + connection.receive(room, turn.now);
     (have > 0).then_some(have)
@@ -159,7 +155,7 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
     let checks = checks && (send.is_none() || outgoing.sent_bytes() > 0);
     let mut leaves = Vec::new();
     if let Some(read) = check.filter(|_| checks) {
-        let length = read.length.min(turn.chunk_bytes());
+        let length = read.length.min(turn.chunk_bytes);
         let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
         // Not before the bytes are there: what was fetched from the disk must still be wanted.
         connection.checked_last = true;
@@ -169,7 +165,7 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
         return Some(Load { work: Work::Check, leaves, md5, bytes: have });
     }
     let read = send?;
-    let length = read.length.min(turn.chunk_bytes());
+    let length = read.length.min(turn.chunk_bytes);
     let length = length.min(connection.send_bytes).min(connection.chunk_bytes);
     let have = read_file(turn, connection, Read { length, ..read }, buffer)?;
     connection.checked_last = false;
@@ -211,7 +207,10 @@ fn read_file(
             connection.session.handle_source_failed(reply, turn.now);
             None
         }
-        Ok(ReadNow::Bytes(bytes)) => Some(bytes),
+        Ok(ReadNow::Bytes(bytes)) => {
+            fetch_on(turn, connection, read.offset + bytes as u64, bytes);
+            Some(bytes)
+        }
         Ok(ReadNow::Cold) => {
             let held = connection.held.as_ref()?;
             connection.reads += 1;
@@ -220,6 +219,7 @@ fn read_file(
             let length = if crowded { read.length.min(COLD_BYTES_MIN) } else { read.length };
             let ticket = Ticket::Read(connection.token, connection.reads);
             disk::read(turn.disk, ticket, held, read.offset, length);
+            connection.fetched_to = read.offset + fetched_bytes(length);
             connection.cold = Cold::Pending(connection.reads);
             None
         }
@@ -227,6 +227,17 @@ fn read_file(
             source_failed(connection, &error, turn.now);
             None
         }
+    }
+}
+
+/// A stream from the disk that comes near the end of what was fetched: the disk goes on meanwhile.
+fn fetch_on(turn: Turn<'_>, connection: &mut Connection, position: u64, length: usize) {
+    let (from, bytes) = (connection.fetched_to, fetched_bytes(length));
+    if (position..=position + bytes / 2).contains(&from)
+        && let Some(held) = connection.held.as_ref()
+    {
+        disk::fetch_ahead(turn.disk, held, from, bytes);
+        connection.fetched_to = from + bytes;
     }
 }
 

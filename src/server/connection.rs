@@ -46,6 +46,8 @@ pub(super) struct Connection {
     pub(super) cold: Cold,
     /// Counts cold reads.
     pub(super) reads: u64,
+    /// How far the disk was asked to fetch its file; 0 if all of it was in memory so far.
+    pub(super) fetched_to: u64,
     /// Cached readiness, cleared only by `WouldBlock`.
     pub(super) readable: bool,
     pub(super) writable: bool,
@@ -114,6 +116,7 @@ impl Connection {
             partial: None,
             cold: Cold::No,
             reads: 0,
+            fetched_to: 0,
             // Tried at once: if it is not, the first try says so.
             readable: true,
             writable: true,

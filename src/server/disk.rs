@@ -78,12 +78,21 @@ pub(super) enum Held {
 }
 
 impl Held {
-    /// Reads, waiting for the disk if need be.
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+    /// Reads, waiting for the disk if need be, which goes on with what comes next.
+    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
         match self {
-            Self::Source(source) => source.read(offset, buffer),
-            Self::Partial(partial) => partial.read(offset, buffer),
+            Self::Source(source) => source.fetch(offset, buffer),
+            Self::Partial(partial) => partial.fetch(offset, buffer),
             Self::Action(_) => Err(NO_FILE),
+        }
+    }
+
+    /// Has the disk fetch bytes that will be wanted.
+    fn fetch_ahead(&self, offset: u64, bytes: u64) {
+        match self {
+            Self::Source(source) => source.fetch_ahead(offset, bytes),
+            Self::Partial(partial) => partial.fetch_ahead(offset, bytes),
+            Self::Action(_) => {}
         }
     }
 
@@ -301,7 +310,7 @@ pub(super) fn read(disk: &Disk, ticket: Ticket, held: &Held, offset: u64, length
     let held = held.another();
     disk.submit(ticket, move || {
         let mut bytes = vec![0; length];
-        let read = held.map_or(Err(NO_FILE), |held| held.read(offset, &mut bytes));
+        let read = held.map_or(Err(NO_FILE), |held| held.fetch(offset, &mut bytes));
         Done::Read(
             offset,
             read.map(|have| {
@@ -309,5 +318,16 @@ pub(super) fn read(disk: &Disk, ticket: Ticket, held: &Held, offset: u64, length
                 bytes
             }),
         )
+    });
+}
+
+/// Has bytes fetched that a connection will want, beside what it does.
+pub(super) fn fetch_ahead(disk: &Disk, held: &Held, offset: u64, bytes: u64) {
+    let held = held.another();
+    disk.submit(Ticket::Nobody, move || {
+        if let Some(held) = held {
+            held.fetch_ahead(offset, bytes);
+        }
+        Done::Nothing
     });
 }

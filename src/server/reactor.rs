@@ -389,10 +389,11 @@ impl Reactor {
             return self.close(token, "the line broke", now);
         }
         let works = bulk::has_work(connection);
-        let wait = if works { self.rates.wait(connection.user.as_ref(), now) } else { NO_WAIT };
-        if works && !connection.bulk_queued && wait.is_zero() {
+        let pace = works.then(|| moving::pace(connection, &self.rates, &self.writers, now));
+        let wait = pace.map_or(NO_WAIT, |pace| pace.wait);
+        if let Some(pace) = pace.filter(|pace| pace.wait.is_zero() && !connection.bulk_queued) {
             connection.bulk_queued = true;
-            connection.chunk_bytes = self.rates.chunk_bytes(connection.user.as_ref());
+            connection.chunk_bytes = pace.chunk_bytes;
             self.bulk.push_back(token);
         }
         let ended = connection.input_ended && !works && connection.is_flushed();
@@ -436,7 +437,7 @@ impl Reactor {
                 Action::Start(id, job) => self.start(token, id, job, now),
                 Action::Release(mark) => {
                     self.writers.forget(connection);
-                    connection.cold = Cold::No;
+                    (connection.cold, connection.fetched_to) = (Cold::No, 0);
                     if let Some(held) = connection.held.take() {
                         log_run(connection, &held, now);
                         disk::release(&self.disk, held, mark);

@@ -6,7 +6,13 @@ use std::collections::HashMap;
 use mio::Token;
 
 use super::connection::Connection;
-use crate::{digest::Md5Digest, session::JobId, store::RootId, wire::Owner};
+use crate::{
+    digest::Md5Digest,
+    limits::{UNSYNCED_BYTES_MAX, UNSYNCED_UPLOAD_BYTES_MAX, UNSYNCED_UPLOAD_BYTES_MIN},
+    session::JobId,
+    store::RootId,
+    wire::Owner,
+};
 
 /// Which partial: the home that it is in, and its name there.
 pub(super) type PartialId = (RootId, Md5Digest);
@@ -49,6 +55,12 @@ impl Writers {
         connection.partial = Some((name, opening));
     }
 
+    /// How far each upload may be ahead of the disk, in bytes.
+    pub(super) fn ahead_of_disk_bytes_max(&self) -> u64 {
+        let writers = u64::try_from(self.by_partial.len()).unwrap_or(u64::MAX).max(1);
+        (UNSYNCED_BYTES_MAX / writers).clamp(UNSYNCED_UPLOAD_BYTES_MIN, UNSYNCED_UPLOAD_BYTES_MAX)
+    }
+
     /// A connection writes no more.
     pub(super) fn forget(&mut self, connection: &mut Connection) {
         if let Some((name, _)) = connection.partial.take()
@@ -56,5 +68,27 @@ impl Writers {
         {
             self.by_partial.remove(&name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_uploads_are_less_far_ahead_of_the_disk_each() {
+        let most = |count: u8| {
+            let mut writers = Writers::default();
+            for number in 0..count {
+                let name = (RootId::default(), Md5Digest::of(&[number]));
+                let writer = Writer { token: Token(0), owner: Owner(0) };
+                writers.by_partial.insert(name, writer);
+            }
+            writers.ahead_of_disk_bytes_max()
+        };
+        assert_eq!(most(0), UNSYNCED_UPLOAD_BYTES_MAX);
+        assert_eq!(most(1), UNSYNCED_UPLOAD_BYTES_MAX);
+        assert_eq!(most(64) * 64, UNSYNCED_BYTES_MAX);
+        assert_eq!(most(255), UNSYNCED_BYTES_MAX / 255);
     }
 }

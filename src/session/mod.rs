@@ -124,6 +124,12 @@ impl Session {
         }
     }
 
+    /// Bytes received since a checkpoint began that still runs: they are ahead of the disk.
+    #[must_use]
+    pub fn ahead_of_disk_bytes(&self) -> u64 {
+        self.state.ahead_of_disk_bytes()
+    }
+
     /// Whether an action runs, whose output goes to the client.
     #[must_use]
     pub const fn runs_action(&self) -> bool {

@@ -299,6 +299,20 @@ impl State {
         Some(receiving)
     }
 
+    /// Bytes received since a checkpoint began that still runs.
+    pub(super) fn ahead_of_disk_bytes(&self) -> u64 {
+        match self {
+            Self::Streaming(Stream::In(receiving)) if receiving.checkpoints.running.is_some() => {
+                receiving.incoming.received_bytes() - receiving.checkpoints.bytes
+            }
+            Self::AwaitCommand(_)
+            | Self::AwaitOffset(_)
+            | Self::Streaming(_)
+            | Self::AwaitDigest(_)
+            | Self::Closed => 0,
+        }
+    }
+
     /// The sender, while there is something to send.
     pub(super) fn sending(&mut self) -> Option<&mut Sending> {
         let Self::Streaming(Stream::Out(sending) | Stream::OutAborting(sending, _)) = self else {

@@ -40,5 +40,5 @@ pub use measure::Walk;
 pub use partial::{Opened, Partial, Place, Upload, partial_name};
 pub use quota::{Change, Ledger, Quota, Usage};
 pub use root::{Root, RootId};
-pub use source::{ReadNow, Source};
+pub use source::{ReadNow, Source, fetched_bytes};
 pub use worker::{Panicked, Worker};

@@ -38,7 +38,7 @@ use super::{
     quota::{Reservation, Usage},
     recover,
     root::NOT_REGULAR,
-    source::{read_full, read_now},
+    source::{fetch, fetch_ahead, read_full, read_no_further, read_now},
     space::Awaited,
     sys,
 };
@@ -195,6 +195,9 @@ impl Partial {
         let (data, progress, tag, awaited) = begin()
             .map_err(refused)
             .inspect_err(|_| reservation.release(|| stored(&dir, &stem)))?;
+        if place == Place::Internal {
+            read_no_further(&data);
+        }
         let files = Files {
             root: Arc::clone(root),
             place,
@@ -244,6 +247,19 @@ impl Partial {
     /// A read error.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
         read_full(&self.0.data, offset, buffer)
+    }
+
+    /// Reads as [`Partial::read`], and has the disk begin with what comes next.
+    ///
+    /// # Errors
+    /// A read error.
+    pub fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+        fetch(&self.0.data, offset, buffer)
+    }
+
+    /// Has the disk fetch bytes that will be wanted. May wait for room in its queue.
+    pub fn fetch_ahead(&self, offset: u64, bytes: u64) {
+        fetch_ahead(&self.0.data, offset, bytes);
     }
 
     /// Makes durable what `mark` speaks of, then says so in the journal.

@@ -1,6 +1,6 @@
 //! A file that is read to be sent.
 
-use std::{fs::File, io::IoSliceMut, os::fd::OwnedFd, path::Path};
+use std::{fs::File, io::IoSliceMut, num::NonZeroU64, os::fd::OwnedFd, path::Path};
 
 use rustix::{
     fs::{Advice, CWD, FsWord, Mode, OFlags, fadvise, fstatfs, openat},
@@ -9,7 +9,10 @@ use rustix::{
 };
 
 use super::{Identity, Root, StoreError, error::Doing, own::duplicate, root::regular};
-use crate::wire::{Mtime, RemotePath};
+use crate::{
+    limits::{FETCH_AHEAD, FETCH_BYTES_MAX, FETCH_STEP_BYTES},
+    wire::{Mtime, RemotePath},
+};
 
 /// An open regular file and the version it had when it was opened.
 #[derive(Debug)]
@@ -35,7 +38,9 @@ impl Source {
     /// # Errors
     /// [`StoreError::WrongKind`] for anything but a regular file, and the like.
     pub fn open(root: &Root, path: &RemotePath) -> Result<Self, StoreError> {
-        Self::new(root.open_file(path)?)
+        let source = Self::new(root.open_file(path)?)?;
+        read_no_further(&source.file);
+        Ok(source)
     }
 
     /// Opens a local file for a client.
@@ -44,7 +49,10 @@ impl Source {
     /// As [`Source::open`].
     pub fn open_local(path: &Path) -> Result<Self, StoreError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Self::new(openat(CWD, path, flags, Mode::empty()).doing("opening")?)
+        let source = Self::new(openat(CWD, path, flags, Mode::empty()).doing("opening")?)?;
+        // Only a hint: a file system that does not take it is read all the same.
+        let _ = fadvise(&source.file, 0, None, Advice::Sequential);
+        Ok(source)
     }
 
     fn new(file: OwnedFd) -> Result<Self, StoreError> {
@@ -52,8 +60,6 @@ impl Source {
         let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
         let identity = Identity::of(&regular(&file)?);
         let is_settled = identity.is_settled(Mtime { seconds: now.tv_sec, nanos });
-        // Only a hint: a file system that does not take it is read all the same.
-        let _ = fadvise(&file, 0, None, Advice::Sequential);
         Ok(Self { file, identity, is_settled })
     }
 
@@ -92,6 +98,20 @@ impl Source {
         read_full(&self.file, offset, buffer)
     }
 
+    /// Reads as [`Source::read`], and has the disk begin with what comes next. For the thread that
+    /// may wait.
+    ///
+    /// # Errors
+    /// A read error.
+    pub fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+        fetch(&self.file, offset, buffer)
+    }
+
+    /// Has the disk fetch bytes that will be wanted. May wait for room in its queue.
+    pub fn fetch_ahead(&self, offset: u64, bytes: u64) {
+        fetch_ahead(&self.file, offset, bytes);
+    }
+
     /// Another handle of the same open file.
     ///
     /// # Errors
@@ -107,6 +127,14 @@ impl Source {
     }
 }
 
+/// Has the system read no more of a file than it is asked for. It would otherwise begin to fetch
+/// megabytes within a call that must not wait: to find memory for them, and room in the disk's
+/// queue, may take long. Who fetches ahead is [`fetch`].
+pub(super) fn read_no_further(file: &OwnedFd) {
+    // Only a hint: a file system that does not take it is read all the same.
+    let _ = fadvise(file, 0, None, Advice::Random);
+}
+
 /// Reads without waiting. A file system that knows no such read may have to fetch the bytes, but
 /// for one that lies in memory.
 pub(super) fn read_now(
@@ -114,14 +142,46 @@ pub(super) fn read_now(
     offset: u64,
     buffer: &mut [u8],
 ) -> Result<ReadNow, StoreError> {
-    let mut slices = [IoSliceMut::new(buffer)];
-    match retry_on_intr(|| preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT)) {
+    // What is not in memory is begun to be fetched by the attempt, all that was asked for. So the
+    // last byte is asked for first: with it, the others are there, since files are read in order.
+    let last = buffer.len().saturating_sub(1);
+    let tried = match buffer.get_mut(last..) {
+        Some(byte) if last > 0 => read_no_wait(file, offset.saturating_add(last as u64), byte),
+        Some(_) | None => Ok(0),
+    };
+    match tried.and_then(|_| read_no_wait(file, offset, buffer)) {
         Ok(bytes) => Ok(ReadNow::Bytes(bytes)),
         Err(Errno::OPNOTSUPP) if lies_in_memory(file) => {
             read_full(file, offset, buffer).map(ReadNow::Bytes)
         }
         Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(ReadNow::Cold),
         Err(errno) => Err(StoreError::from_errno("reading", errno)),
+    }
+}
+
+fn read_no_wait(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    retry_on_intr(|| preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT))
+}
+
+/// Reads, waiting for the disk, which goes on with what comes next: [`fetched_bytes`] in all.
+pub(super) fn fetch(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+    fetch_ahead(file, offset, fetched_bytes(buffer.len()));
+    read_full(file, offset, buffer)
+}
+
+/// How much is fetched from a disk, in bytes, for a read of so many.
+#[must_use]
+pub fn fetched_bytes(length: usize) -> u64 {
+    (length as u64).saturating_mul(FETCH_AHEAD).min(FETCH_BYTES_MAX)
+}
+
+/// Has the disk fetch bytes that will be wanted.
+pub(super) fn fetch_ahead(file: &OwnedFd, offset: u64, bytes: u64) {
+    // In steps: one hint is cut to what the system reads ahead by itself.
+    for start in (0..bytes).step_by(FETCH_STEP_BYTES) {
+        let at = offset.saturating_add(start);
+        let _ = fadvise(file, at, NonZeroU64::new(FETCH_STEP_BYTES as u64), Advice::WillNeed);
     }
 }
 

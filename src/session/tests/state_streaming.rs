@@ -268,6 +268,22 @@ fn a_checkpoint_is_due_after_a_while_and_only_one_runs() {
 }
 
 #[test]
+fn what_came_since_a_checkpoint_began_is_ahead_of_the_disk_until_that_is_done() {
+    let bytes = vec![0; 65_536];
+    let mut scenario = Scenario::to_streaming_in(Progress::new(1 << 20));
+    scenario.frames(&data_frame(0, &bytes));
+    assert_eq!(scenario.session.ahead_of_disk_bytes(), 0, "no checkpoint runs");
+    scenario.now += Duration::from_secs(1);
+    scenario.frames(&data_frame(65_536, &bytes));
+    assert_eq!(scenario.said(), ["start Checkpoint"]);
+    assert_eq!(scenario.session.ahead_of_disk_bytes(), 0);
+    scenario.frames(&data_frame(2 * 65_536, &bytes)).frames(&data_frame(3 * 65_536, &bytes));
+    assert_eq!(scenario.session.ahead_of_disk_bytes(), 2 * 65_536);
+    scenario.done(Outcome::Checkpointed);
+    assert_eq!(scenario.session.ahead_of_disk_bytes(), 0);
+}
+
+#[test]
 fn the_deadline_of_a_refused_stream_is_not_renewed_by_what_comes() {
     let mut scenario = Scenario::to_discarding();
     for _ in 0..59 {

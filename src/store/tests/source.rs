@@ -25,6 +25,32 @@ fn reads_end_at_the_end_and_nowhere_before() {
 }
 
 #[test]
+fn what_is_not_in_memory_is_fetched_and_is_there_then() {
+    let store = Store::new();
+    let bytes = bytes(2, 9 * LEAF + 5);
+    fs::write(store.at("f"), &bytes).unwrap();
+    let file = fs::File::open(store.at("f")).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let source = Source::open(&store.root, &path("f")).unwrap();
+    let mut buffer = vec![0; 4 * LEAF];
+    if source.read_now(0, &mut buffer).unwrap() == ReadNow::Cold {
+        assert_eq!(source.fetch(0, &mut buffer).unwrap(), buffer.len());
+    }
+    match source.read_now(0, &mut buffer).unwrap() {
+        ReadNow::Bytes(have) => assert_eq!(&buffer[..have], &bytes[..have]),
+        ReadNow::Cold => println!("no read without waiting on this file system"),
+    }
+    // Of a chunk that ends behind the file, there is what the file has.
+    let at = 8 * LEAF;
+    source.fetch(at as u64, &mut buffer).unwrap();
+    match source.read_now(at as u64, &mut buffer).unwrap() {
+        ReadNow::Bytes(have) => assert_eq!(&buffer[..have], &bytes[at..at + have]),
+        ReadNow::Cold => println!("no read without waiting on this file system"),
+    }
+}
+
+#[test]
 fn whoever_changes_the_bytes_changes_the_tag() {
     let store = Store::new();
     fs::write(store.at("f"), b"one").unwrap();
