@@ -12,7 +12,7 @@ use mio::{Token, net::TcpStream};
 use super::{disk::Held, writers::PartialId};
 use crate::{
     auth::UserName,
-    limits::{CHUNK_BYTES, PENDING_INPUT_BYTES_MAX, PENDING_OUTPUT_BYTES_MAX},
+    limits::{CHUNK_BYTES, COMMAND_READ_BYTES, PENDING_INPUT_BYTES_MAX, PENDING_OUTPUT_BYTES_MAX},
     session::{JobId, Session},
     store::Root,
     wire::Reply,
@@ -235,6 +235,14 @@ impl Connection {
             }
         }
         have
+    }
+
+    /// Adds to the input what the line has, a little at a time. `false` if that is nothing now.
+    pub(super) fn receive_more(&mut self, now: Instant) -> bool {
+        let mut buffer = [0; COMMAND_READ_BYTES];
+        let have = self.receive(&mut buffer, now);
+        self.input.extend_from_slice(buffer.get(..have).unwrap_or_default());
+        have > 0
     }
 
     /// Keeps input that can't be taken yet. `false` if it is more than a connection may have.

@@ -17,8 +17,11 @@ use crate::{
     auth::{Account, Accounts},
     digest::FileDigests,
     progress::Mark,
-    session::{Job, JobId, Outcome},
-    store::{Entry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Worker},
+    session::{Job, JobId, Outcome, SmallFile, Stored},
+    store::{
+        Became, Entry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Whole,
+        Worker,
+    },
     wire::{Code, PutOffer, Reply, encode},
 };
 
@@ -168,6 +171,7 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Job::FindAccount(_)
         | Job::OpenHome(_)
         | Job::Register { .. }
+        | Job::StoreTogether(_)
         | Job::Actions
         | Job::Run { .. } => Ok(Outcome::Failed(Reply::new(Code::Failed))),
     };
@@ -175,6 +179,35 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Ok(outcome) => Done::Session(outcome, None),
         Err(error) => failed(&error),
     }
+}
+
+/// Has small files stored together. One that another client is writing says so.
+pub(super) fn store_together(
+    disk: &Disk,
+    root: &Arc<Root>,
+    ticket: Ticket,
+    files: Vec<(SmallFile, bool)>,
+) {
+    let root = Arc::clone(root);
+    disk.submit(ticket, move || {
+        let free = files.iter().filter(|(_, is_busy)| !is_busy).map(|(file, _)| Whole {
+            path: &file.path,
+            mtime: file.mtime,
+            replace: file.replace,
+            content: &file.content,
+            digests: &file.digests,
+        });
+        let mut became = root.store_together(&free.collect::<Vec<_>>()).into_iter();
+        let stored = files.iter().map(|(_, is_busy)| {
+            let became = if *is_busy { None } else { became.next() };
+            match became.unwrap_or(Err(StoreError::Busy)) {
+                Ok(Became::Visible) => Stored::Visible,
+                Ok(Became::Before) => Stored::Before,
+                Err(error) => Stored::Failed(error_reply(&error)),
+            }
+        });
+        Done::Session(Outcome::StoredTogether(stored.collect()), None)
+    });
 }
 
 fn on(
