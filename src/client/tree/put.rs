@@ -124,7 +124,9 @@ impl<'a> PutWorker<'a> {
             gain.reached(self.done);
             let more = self.fill(&mut line)?;
             if !self.ahead.is_empty() {
-                self.exchange(self.client.open(&mut line)?, more)?;
+                let exchanged = self.exchange(self.client.open(&mut line)?, more);
+                gain.reached(self.done);
+                exchanged?;
             } else if let Some(file) = self.alone.take() {
                 line.take().into_iter().for_each(|line| self.client.keep(line));
                 self.put_alone(file)?;
