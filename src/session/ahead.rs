@@ -53,8 +53,7 @@ enum Waiting {
 }
 
 /// What the largest file takes.
-const LARGEST_BYTES: usize =
-    HELD_FILE_BYTES_MAX as usize + 2 * PATH_BYTES_MAX + HELD_OVERHEAD_BYTES;
+const LARGEST_BYTES: usize = HELD_FILE_BYTES_MAX + 2 * PATH_BYTES_MAX + HELD_OVERHEAD_BYTES;
 
 /// What is reported of a file.
 #[derive(Debug)]
@@ -136,12 +135,9 @@ impl Session {
     /// A put whose frames follow at once: into memory if it is small and there is some, otherwise
     /// into a partial that begins anew.
     pub(super) fn put_ahead(&mut self, offer: PutOffer, now: Instant) {
-        let is_small = offer.size <= HELD_FILE_BYTES_MAX;
-        let needed = usize::try_from(offer.size)
-            .ok()
-            .filter(|_| is_small)
-            .map(|size| size + 2 * offer.path.as_bytes().len() + HELD_OVERHEAD_BYTES);
-        let claim = needed.and_then(|bytes| self.memory.claim(bytes));
+        let small = usize::try_from(offer.size).ok().filter(|&size| size <= HELD_FILE_BYTES_MAX);
+        let beside = 2 * offer.path.as_bytes().len() + HELD_OVERHEAD_BYTES;
+        let claim = small.and_then(|size| self.memory.claim(size + beside));
         let Some(claim) = claim else {
             if self.group.is_empty() {
                 return self.open_partial(offer, true, now);

@@ -119,10 +119,11 @@ impl Root {
         }
         for (at, dir) in dirs.open.iter().enumerate() {
             let is_in = |step: &&mut Step<'_>| step.dir() == Some(at);
-            if steps.iter_mut().any(|mut step| is_in(&&mut step))
+            let of_dir: Vec<&mut Step<'_>> = steps.iter_mut().filter(is_in).collect();
+            if !of_dir.is_empty()
                 && let Err(errno) = sys::fsync(dir)
             {
-                for step in steps.iter_mut().filter(is_in) {
+                for step in of_dir {
                     *step = Step::Failed(StoreError::from_errno("syncing the directory", errno));
                 }
             }

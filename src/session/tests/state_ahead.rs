@@ -240,7 +240,7 @@ fn a_file_whose_rest_does_not_come_has_a_deadline() {
 
 #[test]
 fn what_a_connection_holds_is_bounded_in_files_and_in_bytes() {
-    let leaf = vec![7; usize::try_from(HELD_FILE_BYTES_MAX).unwrap()];
+    let leaf = vec![7; HELD_FILE_BYTES_MAX];
     for source in [b"".as_slice(), b"x", &leaf] {
         let (mut scenario, one) = (Scenario::new(), put(source));
         let mut files = 0;
