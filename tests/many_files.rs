@@ -337,6 +337,25 @@ fn spoiled_bytes_are_found_and_come_again() {
 }
 
 #[test]
+fn bytes_that_are_spoiled_on_the_way_up_come_again() {
+    let seed = fresh_seed();
+    let (dir, towd) = (TestDir::new(), Towd::start([""; 0]));
+    let from = dir.join("from");
+    for n in 0..400 {
+        let mut bytes = vec![0; if n % 40 == 0 { 100_000 } else { 3_000 }];
+        Rng::derived(seed, n).fill(&mut bytes);
+        write(from.join(format!("{n}")), &bytes);
+    }
+    let direction = support::proxy::Direction::Up;
+    let flip =
+        support::proxy::Flip { direction, every_bytes: 200_000, skip_bytes: 1_000, limit: 8 };
+    let proxy = Proxy::start(towd.addr(), Plan { flip: Some(flip), ..Plan::seeded(seed) });
+    put(&[], &from, &format!("tow://{}/", proxy.addr())).exits(0);
+    assert!(proxy.counts().flips > 0);
+    assert_eq!(tree(&towd.root().join("from")), tree(&from));
+}
+
+#[test]
 fn a_file_that_is_refused_leaves_what_was_asked_for_behind_it_in_step() {
     let towd = Towd::start([""; 0]);
     write(towd.root().join("f"), b"evil");

@@ -113,7 +113,8 @@ impl CutPut {
         let path = remote("cut");
         let tag = "as-it-was".parse().expect("a tag");
         let (mtime, digest) = (Mtime::default(), DigestChoice::Tree);
-        let offer = PutOffer { path, size, mtime, tag, owner: Owner(8), digest };
+        let ahead = false;
+        let offer = PutOffer { path, size, mtime, tag, owner: Owner(8), digest, ahead };
         let mut line = Line::connect(address);
         line.send(&Command::Put(offer.clone()));
         line.reply(Code::Nothing);
@@ -152,6 +153,7 @@ pub(crate) fn take_over(address: SocketAddr, number: usize) -> Duration {
         tag: "as-it-was".parse().expect("a tag"),
         owner: Owner(7),
         digest: DigestChoice::Tree,
+        ahead: false,
     };
     let put = Command::Put(offer);
     let mut silent = Line::connect(address);

@@ -12,6 +12,7 @@ mod logins;
 mod moving;
 mod shutdown;
 mod siblings;
+mod sources;
 mod takeover;
 
 use std::{
@@ -49,11 +50,11 @@ use super::{
 use crate::{
     digest::{Engine, FileDigests},
     limits::{
-        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, LISTEN_ADDRESSES_MAX,
-        NOBODY_INPUT_BYTES_MAX, TURN_TIME_MAX,
+        CONNECTIONS_MAX, EXPIRE_INTERVAL, LISTEN_ADDRESSES_MAX, NOBODY_INPUT_BYTES_MAX,
+        TURN_TIME_MAX,
     },
-    session::{Action, Job, JobId, Outcome, Wants},
-    store::{Root, Worker, partial_name},
+    session::{Action, Job, JobId, Memory, Outcome, SmallFile, Wants},
+    store::{Root, Source, Worker, partial_name},
     wire::{Code, Greeting, Reply, next_line},
 };
 
@@ -121,6 +122,10 @@ pub(super) struct Reactor {
     /// Logins that wait until another has measured their home, and when they look again.
     parked: Vec<(Ticket, Opening)>,
     unpark_at: Instant,
+    /// Sources that nobody needs any more: they are closed many at once.
+    released: Vec<Arc<Source>>,
+    /// For small files that are stored together.
+    memory: Memory,
     children: Arc<Children>,
     /// When to look again for what actions have left behind.
     sweep_at: Option<Instant>,
@@ -202,6 +207,8 @@ impl Reactor {
             holdings: Arc::default(),
             parked: Vec::new(),
             unpark_at: Instant::now(),
+            released: Vec::new(),
+            memory: Memory::default(),
             children: Arc::new(children?),
             sweep_at: None,
             expire_at: Instant::now(),
@@ -237,6 +244,7 @@ impl Reactor {
             self.tell_changes(now);
             self.serve_ready(now);
             self.move_bulk();
+            self.let_go_sources();
             let now = Instant::now();
             self.look_at_timers(now);
             self.tell_changes(now);
@@ -328,11 +336,11 @@ impl Reactor {
             let Some(connection) = find(&mut self.connections, token) else {
                 return;
             };
-            connection.flush(now);
             if connection.broken {
                 return self.close(token, "the line broke", now);
             }
             if connection.session.is_closed() {
+                connection.flush(now);
                 return self.linger(token, now);
             }
             if connection.session.runs_action() {
@@ -341,6 +349,9 @@ impl Reactor {
             let Some(connection) = find(&mut self.connections, token) else {
                 return;
             };
+            if !connection.has_room() {
+                connection.flush(now);
+            }
             let room = connection.has_room();
             if connection.session.wants() != Wants::Lines || !room {
                 break;
@@ -352,6 +363,7 @@ impl Reactor {
                         break;
                     }
                     if lines == 0 {
+                        connection.flush(now);
                         enqueue(&mut self.ready, connection);
                         return;
                     }
@@ -361,7 +373,7 @@ impl Reactor {
                     connection.session.handle_line(&line, now);
                 }
                 Ok(None) => {
-                    if !receive_lines(connection, now) {
+                    if !connection.receive_more(now) {
                         break;
                     }
                     let nobody = connection.home.is_none();
@@ -384,22 +396,34 @@ impl Reactor {
         let Some(connection) = find(&mut self.connections, token) else {
             return;
         };
+        let paced = |connection: &mut Connection| {
+            let works = bulk::has_work(connection);
+            works.then(|| moving::pace(connection, &self.rates, &self.writers, now))
+        };
+        let mut pace = paced(connection);
+        // While more is coming at once, small things gather.
+        if pace.is_none_or(|pace| !pace.wait.is_zero()) || connection.is_due() {
+            connection.flush(now);
+            pace = paced(connection);
+        }
         // A reset that was found while lines were read: no event will tell of it again.
         if connection.broken {
             return self.close(token, "the line broke", now);
         }
-        let works = bulk::has_work(connection);
-        let pace = works.then(|| moving::pace(connection, &self.rates, &self.writers, now));
-        let wait = pace.map_or(NO_WAIT, |pace| pace.wait);
+        let (works, wait) = (pace.is_some(), pace.map_or(NO_WAIT, |pace| pace.wait));
         if let Some(pace) = pace.filter(|pace| pace.wait.is_zero() && !connection.bulk_queued) {
             connection.bulk_queued = true;
             connection.chunk_bytes = pace.chunk_bytes;
             self.bulk.push_back(token);
         }
+        // Whoever waits for others to be stored with has waited for long enough.
+        if (!works || !wait.is_zero()) && connection.session.handle_dry(now) {
+            return enqueue(&mut self.ready, connection);
+        }
         let ended = connection.input_ended && !works && connection.is_flushed();
         let waits_for_input = match connection.session.wants() {
             Wants::Lines => connection.session.outgoing().is_none(),
-            Wants::Frames | Wants::Discard => true,
+            Wants::Frames | Wants::Ahead | Wants::Discard => true,
             Wants::Nothing => false,
         };
         if ended && waits_for_input {
@@ -440,7 +464,10 @@ impl Reactor {
                     (connection.cold, connection.fetched_to) = (Cold::No, 0);
                     if let Some(held) = connection.held.take() {
                         log_run(connection, &held, now);
-                        disk::release(&self.disk, held, mark);
+                        match held {
+                            Held::Source(source) => self.released.push(source),
+                            held => disk::release(&self.disk, held, mark),
+                        }
                     }
                 }
                 Action::Remember(digests) => self.remember(token, Some(digests)),
@@ -470,6 +497,8 @@ impl Reactor {
             Job::Register { name, verifier, invite } => {
                 return self.register(token, id, (name, verifier, invite), now);
             }
+            Job::OpenSource(path) => return self.open_source(token, id, path, now),
+            Job::StoreTogether(files) => return self.store_together(token, id, files, now),
             Job::Actions => return self.list_actions(token, id, now),
             Job::Run { name, arguments } => {
                 return self.run_action(token, id, &name, &arguments, now);
@@ -496,6 +525,19 @@ impl Reactor {
         };
         let ticket = Ticket::Session(token, id);
         disk::start(&self.disk, &home, ticket, job, connection.held.as_ref());
+    }
+
+    /// Has small files stored together, but for those that another client is writing.
+    fn store_together(&mut self, token: Token, id: JobId, files: Vec<SmallFile>, now: Instant) {
+        let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
+        let Some(home) = home else { return };
+        let files = files.into_iter().map(|file| {
+            let name = (home.id(), partial_name(&file.path));
+            let is_busy = !self.may_write(name, token, file.owner, now);
+            (file, is_busy)
+        });
+        let files = files.collect();
+        disk::store_together(&self.disk, &home, Ticket::Session(token, id), files);
     }
 
     fn tidy_timers(&mut self) {
@@ -557,14 +599,6 @@ fn enqueue(ready: &mut VecDeque<Token>, connection: &mut Connection) {
         connection.queued = true;
         ready.push_back(connection.token);
     }
-}
-
-/// Reads more lines. `false` if there is nothing to be had now.
-fn receive_lines(connection: &mut Connection, now: Instant) -> bool {
-    let mut buffer = [0; COMMAND_READ_BYTES];
-    let have = connection.receive(&mut buffer, now);
-    connection.input.extend_from_slice(buffer.get(..have).unwrap_or_default());
-    have > 0
 }
 
 impl std::fmt::Debug for Reactor {

@@ -10,6 +10,7 @@ use rustix::{
 
 use super::{Identity, Root, StoreError, error::Doing, own::duplicate, root::regular};
 use crate::{
+    digest::LEAF_BYTES,
     limits::{FETCH_AHEAD, FETCH_BYTES_MAX, FETCH_STEP_BYTES},
     wire::{Mtime, RemotePath},
 };
@@ -39,7 +40,10 @@ impl Source {
     /// [`StoreError::WrongKind`] for anything but a regular file, and the like.
     pub fn open(root: &Root, path: &RemotePath) -> Result<Self, StoreError> {
         let source = Self::new(root.open_file(path)?)?;
-        read_no_further(&source.file);
+        // What is read at once needs no hint.
+        if source.identity.size > LEAF_BYTES {
+            read_no_further(&source.file);
+        }
         Ok(source)
     }
 

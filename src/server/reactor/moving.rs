@@ -11,6 +11,7 @@ use crate::{
         TURN_TIME_MAX,
     },
     server::{
+        ahead,
         bulk::{self, Turn},
         connection::Connection,
         rates::Rates,
@@ -50,19 +51,25 @@ impl Reactor {
         let crowd = batch.len() + self.bulk.len();
         let chunk_bytes = step_chunk_bytes(batch.len());
         let turn = Turn { disk: &self.disk, now, crowd, chunk_bytes };
+        let mut moved = 0;
         let mut loads = Vec::with_capacity(batch.len());
         let mut buffers = Vec::with_capacity(batch.len());
         for (&token, buffer) in batch.iter().zip(self.buffers.all()) {
             let load = find(&mut self.connections, token).and_then(|connection| {
                 // Lines and output of actions are not limited, and so not counted.
                 connection.line_bytes = 0;
+                if ahead::has_work(connection) {
+                    let bytes = ahead::take(connection, &self.engine, now);
+                    moved += bytes;
+                    self.rates.take(connection.user.as_ref(), bytes as u64, now);
+                    return None;
+                }
                 bulk::gather(turn, connection, buffer)
             });
             loads.push(load);
             buffers.push(&*buffer);
         }
         bulk::hash(&self.engine, loads.iter_mut().zip(buffers.iter().copied()));
-        let mut moved = 0;
         for ((&token, load), buffer) in batch.iter().zip(loads).zip(buffers) {
             let Some(load) = load else { continue };
             moved += load.bytes;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Reactor {
-    /// Makes a connection the writer of a partial, if it is free or [`Self::evict`] makes it so.
+    /// Makes a connection the writer of a partial, if it may be.
     pub(super) fn take_over(
         &mut self,
         name: PartialId,
@@ -28,15 +28,23 @@ impl Reactor {
         owner: Owner,
         now: Instant,
     ) -> bool {
-        if let Some(writer) = self.writers.other_than(token, name)
-            && self.evict(writer, owner, now) == Holder::Stays
-        {
-            return false;
-        }
-        if let Some(connection) = find(&mut self.connections, token) {
+        let may_write = self.may_write(name, token, owner, now);
+        if may_write && let Some(connection) = find(&mut self.connections, token) {
             self.writers.set(name, owner, opening, connection);
         }
-        true
+        may_write
+    }
+
+    /// Whether a connection may write what a partial is for, if need be after [`Self::evict`].
+    pub(super) fn may_write(
+        &mut self,
+        name: PartialId,
+        token: Token,
+        owner: Owner,
+        now: Instant,
+    ) -> bool {
+        let writer = self.writers.other_than(token, name);
+        writer.is_none_or(|writer| self.evict(writer, owner, now) != Holder::Stays)
     }
 
     /// The disk thread found that another process has a partial.

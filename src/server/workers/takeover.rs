@@ -198,6 +198,7 @@ mod tests {
             tag: "t".parse().unwrap(),
             owner: Owner(7),
             digest: Default::default(),
+            ahead: false,
         };
         Wanted { offer, fresh: false, replace: true }
     }
