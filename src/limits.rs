@@ -53,6 +53,16 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes read from a socket in one step while lines are expected.
 pub const COMMAND_READ_BYTES: usize = 32 << 10;
 
+/// Output that is gathered before it is handed to the line, where more is coming, and the most of a
+/// file that is copied for that.
+pub const GATHERED_BYTES: usize = 16 << 10;
+
+/// Files that are opened at once because a connection has asked for them ahead.
+pub const SOURCES_AHEAD_MAX: usize = 32;
+
+/// The same for all connections together.
+pub const SOURCES_AHEAD_SERVER_MAX: usize = 1024;
+
 /// Input that a connection may keep between two turns: one line that is not complete yet, or the
 /// commands that were pipelined behind one that is being worked on.
 pub const PENDING_INPUT_BYTES_MAX: usize = 64 << 10;
@@ -323,6 +333,9 @@ pub const PUTS_AHEAD_MAX: usize = 4 * HELD_FILES_MAX;
 
 /// Bytes of files that a client sends ahead of their answers: what comes again after a break.
 pub const PUT_BYTES_AHEAD_MAX: usize = 4 * HELD_BYTES_MAX;
+
+/// The same on a line that has brought nothing yet.
+pub const PUT_BYTES_AHEAD_MIN: usize = 16 << 10;
 
 /// Bytes that a client has ready to be sent while it reads the next files.
 pub const PUT_BYTES_READY: usize = 256 << 10;

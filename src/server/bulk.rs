@@ -395,7 +395,6 @@ pub(super) fn send_frames(connection: &mut Connection, now: Instant) {
     }
     // Digests that were known take no time, but a slow line may take long for them.
     connection.session.handle_moved(now);
-    connection.flush(now);
 }
 
 /// Whether a connection has bulk work that can go on now.

@@ -11,6 +11,7 @@ mod done;
 mod logins;
 mod moving;
 mod shutdown;
+mod sources;
 
 use std::{
     collections::VecDeque,
@@ -50,7 +51,7 @@ use crate::{
         NOBODY_INPUT_BYTES_MAX, TURN_TIME_MAX,
     },
     session::{Action, Job, JobId, Memory, Outcome, SmallFile, Wants},
-    store::{Root, Worker, partial_name},
+    store::{Root, Source, Worker, partial_name},
     wire::{Code, Greeting, Owner, Reply, next_line},
 };
 
@@ -106,6 +107,8 @@ pub(super) struct Reactor {
     /// Logins that wait until another has measured their home, and when they look again.
     parked: Vec<(Ticket, Opening)>,
     unpark_at: Instant,
+    /// Sources that nobody needs any more: they are closed many at once.
+    released: Vec<Arc<Source>>,
     /// For small files that are stored together.
     memory: Memory,
     children: Arc<Children>,
@@ -183,6 +186,7 @@ impl Reactor {
             homes: Arc::new(Homes::new(root)),
             parked: Vec::new(),
             unpark_at: Instant::now(),
+            released: Vec::new(),
             memory: Memory::default(),
             children: Arc::new(children?),
             sweep_at: None,
@@ -212,6 +216,7 @@ impl Reactor {
             self.take_done(now);
             self.serve_ready(now);
             self.move_bulk();
+            self.let_go_sources();
             self.look_at_timers(Instant::now());
             self.stopping |= self.stop.load(Ordering::Acquire);
         }
@@ -293,11 +298,11 @@ impl Reactor {
             let Some(connection) = find(&mut self.connections, token) else {
                 return;
             };
-            connection.flush(now);
             if connection.broken {
                 return self.close(token, "the line broke", now);
             }
             if connection.session.is_closed() {
+                connection.flush(now);
                 return self.linger(token, now);
             }
             if connection.session.runs_action() {
@@ -306,6 +311,9 @@ impl Reactor {
             let Some(connection) = find(&mut self.connections, token) else {
                 return;
             };
+            if !connection.has_room() {
+                connection.flush(now);
+            }
             let room = connection.has_room();
             if connection.session.wants() != Wants::Lines || !room {
                 break;
@@ -317,6 +325,7 @@ impl Reactor {
                         break;
                     }
                     if lines == 0 {
+                        connection.flush(now);
                         enqueue(&mut self.ready, connection);
                         return;
                     }
@@ -349,12 +358,17 @@ impl Reactor {
         let Some(connection) = find(&mut self.connections, token) else {
             return;
         };
+        let mut works = bulk::has_work(connection);
+        let wait = if works { self.rates.wait(connection.user.as_ref(), now) } else { NO_WAIT };
+        // While more is coming at once, small things gather.
+        if !works || !wait.is_zero() || connection.is_due() {
+            connection.flush(now);
+            works = works || bulk::has_work(connection);
+        }
         // A reset that was found while lines were read: no event will tell of it again.
         if connection.broken {
             return self.close(token, "the line broke", now);
         }
-        let works = bulk::has_work(connection);
-        let wait = if works { self.rates.wait(connection.user.as_ref(), now) } else { NO_WAIT };
         if works && !connection.bulk_queued && wait.is_zero() {
             connection.bulk_queued = true;
             connection.chunk_bytes = self.rates.chunk_bytes(connection.user.as_ref());
@@ -408,7 +422,10 @@ impl Reactor {
                     connection.cold = Cold::No;
                     if let Some(held) = connection.held.take() {
                         log_run(connection, &held, now);
-                        disk::release(&self.disk, held, mark);
+                        match held {
+                            Held::Source(source) => self.released.push(source),
+                            held => disk::release(&self.disk, held, mark),
+                        }
                     }
                 }
                 Action::Remember(digests) => self.remember(token, Some(digests)),
@@ -437,6 +454,7 @@ impl Reactor {
             Job::Register { name, verifier, invite } => {
                 return self.register(token, id, (name, verifier, invite), now);
             }
+            Job::OpenSource(path) => return self.open_source(token, id, path, now),
             Job::StoreTogether(files) => return self.store_together(token, id, files, now),
             Job::Actions => return self.list_actions(token, id, now),
             Job::Run { name, arguments } => {

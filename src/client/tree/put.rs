@@ -29,8 +29,8 @@ use crate::{
     },
     digest::{Engine, Md5Digest},
     limits::{
-        FILE_TRIES_MAX, HOLDER_SILENT, PUT_BYTES_AHEAD_MAX, PUT_BYTES_READY, PUTS_AHEAD_MAX,
-        SMALL_FILE_BYTES,
+        FILE_TRIES_MAX, HOLDER_SILENT, PUT_BYTES_AHEAD_MAX, PUT_BYTES_AHEAD_MIN, PUT_BYTES_READY,
+        PUTS_AHEAD_MAX, SMALL_FILE_BYTES,
     },
     store::{Source, StoreError},
     wire::{Code, Command, PutOffer, Reply},
@@ -50,8 +50,11 @@ pub(super) struct PutWorker<'a> {
     engine: Engine,
     /// Files that were sent, or are about to be; the answer to the first one comes next.
     ahead: VecDeque<Sent>,
-    /// Bytes of the files that were sent.
+    /// What is said of them, in bytes.
     ahead_bytes: usize,
+    /// How much may be said ahead. It grows with the answers, so that a line which breaks all the time
+    /// brings something each time.
+    window_bytes: usize,
     /// What is to be sent.
     output: Vec<u8>,
     /// Files to be tried once more.
@@ -70,6 +73,8 @@ pub(super) struct PutWorker<'a> {
 struct Sent {
     file: PutFile,
     size: u64,
+    /// What is said of it, in bytes.
+    length: usize,
     /// What the server has to find as well.
     root: Md5Digest,
 }
@@ -95,6 +100,7 @@ impl<'a> PutWorker<'a> {
             engine: Engine::new(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
+            window_bytes: PUT_BYTES_AHEAD_MIN,
             output: Vec::new(),
             again: VecDeque::new(),
             busy: VecDeque::new(),
@@ -136,7 +142,7 @@ impl<'a> PutWorker<'a> {
     /// What was sent on a line that broke, and not answered, is sent again.
     fn begin_anew(&mut self) {
         self.output.clear();
-        self.ahead_bytes = 0;
+        (self.ahead_bytes, self.window_bytes) = (0, PUT_BYTES_AHEAD_MIN);
         while let Some(mut sent) = self.ahead.pop_back() {
             sent.file.sent = true;
             self.again.push_front(sent.file);
@@ -146,17 +152,17 @@ impl<'a> PutWorker<'a> {
     /// Prepares files to be sent, when there are not many left that were. Returns whether there may be
     /// more once these are.
     fn fill(&mut self, line: &mut Option<Line>) -> Result<bool, ClientError> {
-        if self.ahead.len() > PUTS_AHEAD_MAX / 2 || self.ahead_bytes > PUT_BYTES_AHEAD_MAX / 2 {
+        if self.ahead.len() > PUTS_AHEAD_MAX / 2 || self.ahead_bytes > self.window_bytes / 2 {
             return Ok(false);
         }
-        while self.ahead.len() < PUTS_AHEAD_MAX && self.ahead_bytes < PUT_BYTES_AHEAD_MAX {
+        while self.ahead.len() < PUTS_AHEAD_MAX && self.ahead_bytes < self.window_bytes {
             if self.output.len() >= PUT_BYTES_READY {
                 return Ok(true);
             }
             let Some((sent, bytes)) = self.take(line)? else {
                 return Ok(false);
             };
-            self.ahead_bytes += usize::try_from(sent.size).unwrap_or(0);
+            self.ahead_bytes += sent.length;
             self.output.extend_from_slice(&bytes);
             self.ahead.push_back(sent);
         }
@@ -222,7 +228,8 @@ impl<'a> PutWorker<'a> {
         };
         let mut bytes = format!("{}\n", Command::Put(offer).summed()).into_bytes();
         bytes.extend_from_slice(&frames);
-        let sent = Sent { file: file.clone(), size: identity.size, root };
+        let (size, length) = (identity.size, bytes.len());
+        let sent = Sent { file: file.clone(), size, length, root };
         Ok(Prepared::Small(Box::new((sent, bytes))))
     }
 
@@ -259,10 +266,11 @@ impl<'a> PutWorker<'a> {
         if is_there && reply.get::<Md5Digest>("root")? != root {
             return Err(ClientError::unexpected(&reply));
         }
-        let Some(Sent { mut file, size, .. }) = self.ahead.pop_front() else {
+        let Some(Sent { mut file, size, length, .. }) = self.ahead.pop_front() else {
             return Ok(());
         };
-        self.ahead_bytes -= usize::try_from(size).unwrap_or(0);
+        self.ahead_bytes -= length;
+        self.window_bytes = (self.window_bytes + length).min(PUT_BYTES_AHEAD_MAX);
         if is_there {
             self.done += 1;
             // One that this very call sent, whose verdict was lost with the line, was not there.
