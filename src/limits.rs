@@ -53,6 +53,16 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes read from a socket in one step while lines are expected.
 pub const COMMAND_READ_BYTES: usize = 32 << 10;
 
+/// Output that is gathered before it is handed to the line, where more is coming, and the most of a
+/// file that is copied for that.
+pub const GATHERED_BYTES: usize = 16 << 10;
+
+/// Files that are opened at once because a connection has asked for them ahead.
+pub const SOURCES_AHEAD_MAX: usize = 32;
+
+/// The same for all connections together.
+pub const SOURCES_AHEAD_SERVER_MAX: usize = 1024;
+
 /// Input that a connection may keep between two turns: one line that is not complete yet, or the
 /// commands that were pipelined behind one that is being worked on.
 pub const PENDING_INPUT_BYTES_MAX: usize = 64 << 10;
@@ -317,8 +327,40 @@ pub const SMALL_FILE_BYTES: u64 = 256 << 10;
 /// Downloads of small files that a client asks for ahead.
 pub const GETS_AHEAD_MAX: usize = 128;
 
+/// Uploads of small files that a client sends ahead: twice what a server stores together, and more,
+/// so that it need not wait for the next.
+pub const PUTS_AHEAD_MAX: usize = 4 * HELD_FILES_MAX;
+
+/// Bytes of files that a client sends ahead of their answers: what comes again after a break.
+pub const PUT_BYTES_AHEAD_MAX: usize = 4 * HELD_BYTES_MAX;
+
+/// The same on a line that has brought nothing yet.
+pub const PUT_BYTES_AHEAD_MIN: usize = 16 << 10;
+
+/// Bytes that a client has ready to be sent while it reads the next files.
+pub const PUT_BYTES_READY: usize = 256 << 10;
+
 /// Bytes of lines that a client sends ahead: half of what a server keeps behind a stream.
 pub const AHEAD_BYTES_MAX: usize = PENDING_INPUT_BYTES_MAX / 2;
+
+/// A file whose bytes a server holds in memory until it is verified: a leaf. Larger ones get a partial.
+pub const HELD_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Files of one connection that a server holds to make them durable together. It has as many of them
+/// open at once.
+pub const HELD_FILES_MAX: usize = 128;
+
+/// Memory that they take: that of seven of the largest, or of all if they have 3 KiB.
+pub const HELD_BYTES_MAX: usize = 512 << 10;
+
+/// What a held file takes besides its bytes and its path, twice.
+pub const HELD_OVERHEAD_BYTES: usize = 512;
+
+/// Memory that a server holds so for all connections together. Beyond it, files get partials.
+pub const HELD_BYTES_SERVER_MAX: usize = 8 << 20;
+
+/// Bytes of such files that are taken from one connection before the others have their turn.
+pub const HELD_BYTES_PER_TURN: usize = 256 << 10;
 
 /// Small files that a client makes durable together.
 pub const GROUP_FILES_MAX: usize = 128;
@@ -344,3 +386,5 @@ const _: () = assert!(SHARED_CHUNK_BYTES <= CHUNK_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);
 const _: () = assert!(LISTING_BYTES_MAX + 3 * NAME_BYTES_MAX + 256 < PENDING_OUTPUT_BYTES_MAX);
 const _: () = assert!(AHEAD_BYTES_MAX > LINE_BYTES_MAX);
+const _: () = assert!(HELD_FILE_BYTES_MAX <= HELD_BYTES_MAX as u64);
+const _: () = assert!(HELD_FILE_BYTES_MAX <= crate::digest::LEAF_BYTES);

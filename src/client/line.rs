@@ -286,6 +286,11 @@ impl Line {
         self.wait_for(PollFlags::IN | PollFlags::OUT)
     }
 
+    /// Whether a line has come in that was not read yet.
+    pub(super) fn has_line(&self) -> bool {
+        self.input.contains(&b'\n')
+    }
+
     /// Reads the next line that is not a mere sign of life.
     pub(super) fn read_reply(&mut self) -> Result<Reply, ClientError> {
         loop {

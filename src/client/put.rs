@@ -138,6 +138,7 @@ impl Attempt<'_> {
             tag: identity.tag(),
             owner: self.client.owner,
             digest,
+            ahead: false,
         }))?;
         let reply = self.line.read_reply()?;
         let reply = match reply.code {

@@ -66,8 +66,6 @@ pub(super) struct Load {
 enum Work {
     /// Frames came in: their pieces, how many bytes they were, and of how many.
     Received { pieces: Vec<Piece>, taken: usize, have: usize, violation: Option<Violation> },
-    /// Frames that nobody needs.
-    Discarded { have: usize },
     /// Bytes to be sent.
     Send(Read),
     /// Bytes that were only hashed.
@@ -99,11 +97,8 @@ pub(super) fn gather(
 ) -> Option<Load> {
     match connection.session.wants() {
         Wants::Frames => return gather_frames(turn, connection, buffer),
-        Wants::Discard => {
-            let have = receive(turn, connection, buffer)?;
-            let (work, leaves) = (Work::Discarded { have }, Vec::new());
-            return Some(Load { work, leaves, md5: None, bytes: have });
-        }
+        // See `ahead`.
+        Wants::Ahead | Wants::Discard => return None,
         Wants::Lines | Wants::Nothing => {}
     }
     if connection.session.outgoing().is_some() {
@@ -121,7 +116,11 @@ fn receive(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Op
     let kept = connection.input.len();
     buffer.get_mut(..kept)?.copy_from_slice(&connection.input);
     connection.consume_input(kept);
-    let room = turn.chunk_bytes().min(connection.receive_bytes).min(connection.chunk_bytes);
+    let mut room = turn.chunk_bytes().min(connection.receive_bytes).min(connection.chunk_bytes);
+    if connection.session.comes_ahead() {
+        // What comes behind it has to be kept.
+        room = room.min(PENDING_INPUT_BYTES_MAX - kept);
+    }
     let room = buffer.get_mut(kept..kept + room)?;
     let have = kept + connection.receive(room, turn.now);
     (have > 0).then_some(have)
@@ -261,11 +260,6 @@ pub(super) fn apply(connection: &mut Connection, load: Load, buffer: &[u8], now:
                 keep_rest(connection, buffer.get(taken..have).unwrap_or_default(), now);
             }
         }
-        Work::Discarded { have } => {
-            let input = buffer.get(..have).unwrap_or_default();
-            let taken = connection.session.handle_discarded(input, now);
-            keep_rest(connection, input.get(taken..).unwrap_or_default(), now);
-        }
         Work::Hash => {
             if let Some(md5) = md5 {
                 connection.session.handle_hashed(md5, now);
@@ -401,7 +395,6 @@ pub(super) fn send_frames(connection: &mut Connection, now: Instant) {
     }
     // Digests that were known take no time, but a slow line may take long for them.
     connection.session.handle_moved(now);
-    connection.flush(now);
 }
 
 /// Whether a connection has bulk work that can go on now.
@@ -410,7 +403,7 @@ pub(super) fn has_work(connection: &mut Connection) -> bool {
         return false;
     }
     match connection.session.wants() {
-        Wants::Frames | Wants::Discard => {
+        Wants::Frames | Wants::Ahead | Wants::Discard => {
             return !connection.input.is_empty() || connection.readable && !connection.input_ended;
         }
         Wants::Lines | Wants::Nothing => {}

@@ -1,6 +1,7 @@
 //! One connection: its socket, its session, and its bounded buffers.
 
 use std::{
+    collections::VecDeque,
     io::{self, IoSlice, Read, Write},
     net::{Shutdown, SocketAddr},
     sync::Arc,
@@ -9,10 +10,16 @@ use std::{
 
 use mio::{Token, net::TcpStream};
 
-use super::{disk::Held, writers::PartialId};
+use super::{
+    disk::{Held, Opened},
+    writers::PartialId,
+};
 use crate::{
     auth::UserName,
-    limits::{CHUNK_BYTES, PENDING_INPUT_BYTES_MAX, PENDING_OUTPUT_BYTES_MAX},
+    limits::{
+        CHUNK_BYTES, COMMAND_READ_BYTES, GATHERED_BYTES, PENDING_INPUT_BYTES_MAX,
+        PENDING_OUTPUT_BYTES_MAX,
+    },
     session::{JobId, Session},
     store::Root,
     wire::Reply,
@@ -40,6 +47,8 @@ pub(super) struct Connection {
     pub(super) login_pending: bool,
     /// What the session has open.
     pub(super) held: Option<Held>,
+    /// Sources that were opened ahead of their commands, in the order of these.
+    pub(super) opened: VecDeque<Opened>,
     /// The partial this connection is registered for as its writer, and the job that opens it.
     pub(super) partial: Option<(PartialId, JobId)>,
     /// A cold read.
@@ -111,6 +120,7 @@ impl Connection {
             user: None,
             login_pending: false,
             held: None,
+            opened: VecDeque::new(),
             partial: None,
             cold: Cold::No,
             reads: 0,
@@ -151,6 +161,11 @@ impl Connection {
         self.output.len() < PENDING_OUTPUT_BYTES_MAX
     }
 
+    /// Whether enough was gathered for a write.
+    pub(super) const fn is_due(&self) -> bool {
+        self.output.len() >= GATHERED_BYTES
+    }
+
     /// Whether everything was handed to the line.
     pub(super) const fn is_flushed(&self) -> bool {
         self.output.is_empty()
@@ -173,6 +188,13 @@ impl Connection {
     /// Hands the output and then `payload` to the line; returns how much of the payload it took.
     pub(super) fn write_payload(&mut self, payload: &[u8], now: Instant) -> usize {
         let mut taken = 0;
+        // A small file goes with what stands before and behind it. Where the rate is limited, what
+        // the line takes is counted here.
+        let is_unlimited = self.chunk_bytes == CHUNK_BYTES;
+        if is_unlimited && self.output.len() + payload.len() <= GATHERED_BYTES {
+            self.output.extend_from_slice(payload);
+            return payload.len();
+        }
         while taken < payload.len() && self.writable && !self.broken {
             let rest = payload.get(taken..).unwrap_or_default();
             let slices = [IoSlice::new(&self.output), IoSlice::new(rest)];
@@ -235,6 +257,14 @@ impl Connection {
             }
         }
         have
+    }
+
+    /// Adds to the input what the line has, a little at a time. `false` if that is nothing now.
+    pub(super) fn receive_more(&mut self, now: Instant) -> bool {
+        let mut buffer = [0; COMMAND_READ_BYTES];
+        let have = self.receive(&mut buffer, now);
+        self.input.extend_from_slice(buffer.get(..have).unwrap_or_default());
+        have > 0
     }
 
     /// Keeps input that can't be taken yet. `false` if it is more than a connection may have.

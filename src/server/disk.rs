@@ -2,7 +2,7 @@
 //!
 //! The one place where errors of the store become reply codes.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use mio::Token;
 
@@ -17,9 +17,11 @@ use crate::{
     auth::{Account, Accounts},
     digest::FileDigests,
     progress::Mark,
-    session::{Job, JobId, Outcome},
-    store::{Entry, Opened, Page, Partial, Place, Root, Source, StoreError, Upload, Worker},
-    wire::{Code, PutOffer, Reply, encode},
+    session::{Job, JobId, Outcome, SmallFile, Stored},
+    store::{
+        self, Became, Entry, Page, Partial, Place, Root, Source, StoreError, Upload, Whole, Worker,
+    },
+    wire::{Code, PutOffer, RemotePath, Reply, encode},
 };
 
 /// The disk thread as the server uses it.
@@ -36,11 +38,31 @@ pub(super) enum Ticket {
     Nobody,
 }
 
+/// A file to be read that was opened, or could not be.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) path: RemotePath,
+    pub(super) outcome: Outcome,
+    pub(super) held: Option<Held>,
+}
+
+impl Opened {
+    /// What has to be closed.
+    pub(super) fn into_source(self) -> Option<Arc<Source>> {
+        match self.held {
+            Some(Held::Source(source)) => Some(source),
+            Some(Held::Partial(_) | Held::Action(_)) | None => None,
+        }
+    }
+}
+
 /// What came of a job.
 #[derive(Debug)]
 pub(super) enum Done {
     /// An outcome for the session, and what the connection holds from now on.
     Session(Outcome, Option<Held>),
+    /// Files to be read: that of the command, and those that are asked for behind it.
+    Sources(VecDeque<Opened>),
     /// Bytes that were not in memory.
     Read(u64, Result<Vec<u8>, StoreError>),
     /// Nothing to tell.
@@ -128,23 +150,6 @@ pub(super) fn start(disk: &Disk, root: &Arc<Root>, ticket: Ticket, job: Job, hel
 /// Runs a job, on the disk thread.
 fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
     let outcome = match job {
-        Job::OpenSource(path) => match Source::open(root, &path) {
-            Ok(source) => {
-                let identity = source.identity();
-                let digests = root.digests_of(&source);
-                let FileDigests { segments, md5 } = &digests;
-                let (tree, md5) = (segments.is_some(), md5.is_some());
-                log::debug!("{path}: opened, known before: md5-tree={tree} md5={md5}");
-                let outcome = Outcome::SourceOpened {
-                    size: identity.size,
-                    mtime: identity.mtime,
-                    tag: identity.tag(),
-                    digests,
-                };
-                return Done::Session(outcome, Some(Held::Source(Arc::new(source))));
-            }
-            Err(error) => Err(error),
-        },
         Job::OpenPartial { offer, fresh, replace } => {
             return open_partial(root, offer, fresh, replace);
         }
@@ -168,6 +173,8 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Job::FindAccount(_)
         | Job::OpenHome(_)
         | Job::Register { .. }
+        | Job::OpenSource(_)
+        | Job::StoreTogether(_)
         | Job::Actions
         | Job::Run { .. } => Ok(Outcome::Failed(Reply::new(Code::Failed))),
     };
@@ -175,6 +182,84 @@ fn run(root: &Arc<Root>, job: Job, partial: Option<&Partial>) -> Done {
         Ok(outcome) => Done::Session(outcome, None),
         Err(error) => failed(&error),
     }
+}
+
+/// Opens files to be read, in one job.
+pub(super) fn open_sources(disk: &Disk, root: &Arc<Root>, ticket: Ticket, paths: Vec<RemotePath>) {
+    let root = Arc::clone(root);
+    disk.submit(ticket, move || {
+        let mut opened = VecDeque::new();
+        for path in paths {
+            let next = open_source(&root, path);
+            // What can't be opened ahead may be when its turn has come.
+            let is_open = next.held.is_some();
+            if is_open || opened.is_empty() {
+                opened.push_back(next);
+            }
+            if !is_open {
+                break;
+            }
+        }
+        Done::Sources(opened)
+    });
+}
+
+fn open_source(root: &Root, path: RemotePath) -> Opened {
+    let source = match Source::open(root, &path) {
+        Ok(source) => source,
+        Err(error) => {
+            return Opened { path, outcome: Outcome::Failed(error_reply(&error)), held: None };
+        }
+    };
+    let identity = source.identity();
+    let digests = root.digests_of(&source);
+    let FileDigests { segments, md5 } = &digests;
+    let (tree, md5) = (segments.is_some(), md5.is_some());
+    log::debug!("{path}: opened, known before: md5-tree={tree} md5={md5}");
+    let outcome = Outcome::SourceOpened {
+        size: identity.size,
+        mtime: identity.mtime,
+        tag: identity.tag(),
+        digests,
+    };
+    Opened { path, outcome, held: Some(Held::Source(Arc::new(source))) }
+}
+
+/// Closes files that were read.
+pub(super) fn close(disk: &Disk, sources: Vec<Arc<Source>>) {
+    disk.submit(Ticket::Nobody, move || {
+        drop(sources);
+        Done::Nothing
+    });
+}
+
+/// Has small files stored together. One that another client is writing says so.
+pub(super) fn store_together(
+    disk: &Disk,
+    root: &Arc<Root>,
+    ticket: Ticket,
+    files: Vec<(SmallFile, bool)>,
+) {
+    let root = Arc::clone(root);
+    disk.submit(ticket, move || {
+        let free = files.iter().filter(|(_, is_busy)| !is_busy).map(|(file, _)| Whole {
+            path: &file.path,
+            mtime: file.mtime,
+            replace: file.replace,
+            content: &file.content,
+            digests: &file.digests,
+        });
+        let mut became = root.store_together(&free.collect::<Vec<_>>()).into_iter();
+        let stored = files.iter().map(|(_, is_busy)| {
+            let became = if *is_busy { None } else { became.next() };
+            match became.unwrap_or(Err(StoreError::Busy)) {
+                Ok(Became::Visible) => Stored::Visible,
+                Ok(Became::Before) => Stored::Before,
+                Err(error) => Stored::Failed(error_reply(&error)),
+            }
+        });
+        Done::Session(Outcome::StoredTogether(stored.collect()), None)
+    });
 }
 
 fn on(
@@ -189,11 +274,11 @@ fn open_partial(root: &Arc<Root>, offer: PutOffer, fresh: bool, replace: bool) -
     let PutOffer { path, size, mtime, tag, .. } = offer;
     let upload = Upload { path, size, mtime, tag, replace };
     match Partial::open(root, Place::Internal, upload, fresh) {
-        Ok(Opened::Partial(partial, progress, tag)) => {
+        Ok(store::Opened::Partial(partial, progress, tag)) => {
             let outcome = Outcome::PartialOpened { progress, tag: Some(tag) };
             Done::Session(outcome, Some(Held::Partial(partial)))
         }
-        Ok(Opened::Committed(root, md5)) => {
+        Ok(store::Opened::Committed(root, md5)) => {
             Done::Session(Outcome::CommittedBefore { root, md5 }, None)
         }
         Err(error) => failed(&error),

@@ -12,6 +12,7 @@
 //! - A token carries a generation: a stale event never reaches a new tenant of its slot.
 //! - Every buffer of a connection is bounded; bulk bytes are in buffers of the loop.
 
+mod ahead;
 mod bulk;
 pub mod child;
 mod connection;

@@ -11,6 +11,7 @@ mod done;
 mod logins;
 mod moving;
 mod shutdown;
+mod sources;
 
 use std::{
     collections::VecDeque,
@@ -46,11 +47,11 @@ use super::{
 use crate::{
     digest::{Engine, FileDigests},
     limits::{
-        COMMAND_READ_BYTES, CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LISTEN_ADDRESSES_MAX,
+        CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LISTEN_ADDRESSES_MAX,
         NOBODY_INPUT_BYTES_MAX, TURN_TIME_MAX,
     },
-    session::{Action, Job, JobId, Outcome, Wants},
-    store::{Root, Worker, partial_name},
+    session::{Action, Job, JobId, Memory, Outcome, SmallFile, Wants},
+    store::{Root, Source, Worker, partial_name},
     wire::{Code, Greeting, Owner, Reply, next_line},
 };
 
@@ -106,6 +107,10 @@ pub(super) struct Reactor {
     /// Logins that wait until another has measured their home, and when they look again.
     parked: Vec<(Ticket, Opening)>,
     unpark_at: Instant,
+    /// Sources that nobody needs any more: they are closed many at once.
+    released: Vec<Arc<Source>>,
+    /// For small files that are stored together.
+    memory: Memory,
     children: Arc<Children>,
     /// When to look again for what actions have left behind.
     sweep_at: Option<Instant>,
@@ -181,6 +186,8 @@ impl Reactor {
             homes: Arc::new(Homes::new(root)),
             parked: Vec::new(),
             unpark_at: Instant::now(),
+            released: Vec::new(),
+            memory: Memory::default(),
             children: Arc::new(children?),
             sweep_at: None,
             expire_at: Instant::now(),
@@ -209,6 +216,7 @@ impl Reactor {
             self.take_done(now);
             self.serve_ready(now);
             self.move_bulk();
+            self.let_go_sources();
             self.look_at_timers(Instant::now());
             self.stopping |= self.stop.load(Ordering::Acquire);
         }
@@ -290,11 +298,11 @@ impl Reactor {
             let Some(connection) = find(&mut self.connections, token) else {
                 return;
             };
-            connection.flush(now);
             if connection.broken {
                 return self.close(token, "the line broke", now);
             }
             if connection.session.is_closed() {
+                connection.flush(now);
                 return self.linger(token, now);
             }
             if connection.session.runs_action() {
@@ -303,6 +311,9 @@ impl Reactor {
             let Some(connection) = find(&mut self.connections, token) else {
                 return;
             };
+            if !connection.has_room() {
+                connection.flush(now);
+            }
             let room = connection.has_room();
             if connection.session.wants() != Wants::Lines || !room {
                 break;
@@ -314,6 +325,7 @@ impl Reactor {
                         break;
                     }
                     if lines == 0 {
+                        connection.flush(now);
                         enqueue(&mut self.ready, connection);
                         return;
                     }
@@ -323,7 +335,7 @@ impl Reactor {
                     connection.session.handle_line(&line, now);
                 }
                 Ok(None) => {
-                    if !receive_lines(connection, now) {
+                    if !connection.receive_more(now) {
                         break;
                     }
                     let nobody = connection.home.is_none();
@@ -346,21 +358,30 @@ impl Reactor {
         let Some(connection) = find(&mut self.connections, token) else {
             return;
         };
+        let mut works = bulk::has_work(connection);
+        let wait = if works { self.rates.wait(connection.user.as_ref(), now) } else { NO_WAIT };
+        // While more is coming at once, small things gather.
+        if !works || !wait.is_zero() || connection.is_due() {
+            connection.flush(now);
+            works = works || bulk::has_work(connection);
+        }
         // A reset that was found while lines were read: no event will tell of it again.
         if connection.broken {
             return self.close(token, "the line broke", now);
         }
-        let works = bulk::has_work(connection);
-        let wait = if works { self.rates.wait(connection.user.as_ref(), now) } else { NO_WAIT };
         if works && !connection.bulk_queued && wait.is_zero() {
             connection.bulk_queued = true;
             connection.chunk_bytes = self.rates.chunk_bytes(connection.user.as_ref());
             self.bulk.push_back(token);
         }
+        // Whoever waits for others to be stored with has waited for long enough.
+        if (!works || !wait.is_zero()) && connection.session.handle_dry(now) {
+            return enqueue(&mut self.ready, connection);
+        }
         let ended = connection.input_ended && !works && connection.is_flushed();
         let waits_for_input = match connection.session.wants() {
             Wants::Lines => connection.session.outgoing().is_none(),
-            Wants::Frames | Wants::Discard => true,
+            Wants::Frames | Wants::Ahead | Wants::Discard => true,
             Wants::Nothing => false,
         };
         if ended && waits_for_input {
@@ -401,7 +422,10 @@ impl Reactor {
                     connection.cold = Cold::No;
                     if let Some(held) = connection.held.take() {
                         log_run(connection, &held, now);
-                        disk::release(&self.disk, held, mark);
+                        match held {
+                            Held::Source(source) => self.released.push(source),
+                            held => disk::release(&self.disk, held, mark),
+                        }
                     }
                 }
                 Action::Remember(digests) => self.remember(token, Some(digests)),
@@ -431,6 +455,8 @@ impl Reactor {
             Job::Register { name, verifier, invite } => {
                 return self.register(token, id, (name, verifier, invite), now);
             }
+            Job::OpenSource(path) => return self.open_source(token, id, path, now),
+            Job::StoreTogether(files) => return self.store_together(token, id, files, now),
             Job::Actions => return self.list_actions(token, id, now),
             Job::Run { name, arguments } => {
                 return self.run_action(token, id, &name, &arguments, now);
@@ -459,9 +485,7 @@ impl Reactor {
         disk::start(&self.disk, &home, ticket, job, connection.held.as_ref());
     }
 
-    /// Makes a connection the writer of a partial. A client takes over from its own connection,
-    /// which it knows to be dead before the server does; from another's only if that was silent
-    /// for long.
+    /// Makes a connection the writer of a partial, if it may be.
     fn take_over(
         &mut self,
         name: PartialId,
@@ -470,6 +494,17 @@ impl Reactor {
         owner: Owner,
         now: Instant,
     ) -> bool {
+        let may_write = self.may_write(name, token, owner, now);
+        if may_write && let Some(connection) = find(&mut self.connections, token) {
+            self.writers.set(name, owner, opening, connection);
+        }
+        may_write
+    }
+
+    /// Whether a connection may write what a partial is for. A client takes over from its own
+    /// connection, which it knows to be dead before the server does; from another's only if that
+    /// was silent for long.
+    fn may_write(&mut self, name: PartialId, token: Token, owner: Owner, now: Instant) -> bool {
         if let Some(writer) = self.writers.other_than(token, name) {
             let silent = find(&mut self.connections, writer.token)
                 .is_none_or(|other| now.saturating_duration_since(other.active) > HOLDER_SILENT);
@@ -479,10 +514,20 @@ impl Reactor {
             // Its last mark goes to the disk thread before the new writer's first job.
             self.close(writer.token, "taken over by a new connection", now);
         }
-        if let Some(connection) = find(&mut self.connections, token) {
-            self.writers.set(name, owner, opening, connection);
-        }
         true
+    }
+
+    /// Has small files stored together, but for those that another client is writing.
+    fn store_together(&mut self, token: Token, id: JobId, files: Vec<SmallFile>, now: Instant) {
+        let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
+        let Some(home) = home else { return };
+        let files = files.into_iter().map(|file| {
+            let name = (home.id(), partial_name(&file.path));
+            let is_busy = !self.may_write(name, token, file.owner, now);
+            (file, is_busy)
+        });
+        let files = files.collect();
+        disk::store_together(&self.disk, &home, Ticket::Session(token, id), files);
     }
 
     fn tidy_timers(&mut self) {
@@ -533,14 +578,6 @@ fn enqueue(ready: &mut VecDeque<Token>, connection: &mut Connection) {
         connection.queued = true;
         ready.push_back(connection.token);
     }
-}
-
-/// Reads more lines. `false` if there is nothing to be had now.
-fn receive_lines(connection: &mut Connection, now: Instant) -> bool {
-    let mut buffer = [0; COMMAND_READ_BYTES];
-    let have = connection.receive(&mut buffer, now);
-    connection.input.extend_from_slice(buffer.get(..have).unwrap_or_default());
-    have > 0
 }
 
 impl std::fmt::Debug for Reactor {

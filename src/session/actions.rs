@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
+use super::memory::Claim;
 use crate::{
     auth::{Account, Candidate},
     digest::{FileDigests, Md5Digest},
     progress::{Mark, Progress},
-    wire::{Mtime, PutOffer, RemotePath, Reply, Tag},
+    wire::{Mtime, Owner, PutOffer, RemotePath, Reply, Tag},
 };
 
 /// What the session wants done.
@@ -81,6 +82,8 @@ pub enum Job {
         /// Digests of all segments.
         segments: Arc<[Md5Digest]>,
     },
+    /// Make these files durable, then visible, in their order.
+    StoreTogether(Vec<SmallFile>),
     /// One page of a directory.
     List {
         /// Which directory.
@@ -109,6 +112,36 @@ pub enum Job {
         /// Its arguments.
         arguments: Vec<Vec<u8>>,
     },
+}
+
+/// A small file that was verified, in memory.
+#[derive(Debug)]
+pub struct SmallFile {
+    /// Where it shall appear.
+    pub path: RemotePath,
+    /// The modification time that it shall have.
+    pub mtime: Mtime,
+    /// Who uploads it.
+    pub owner: Owner,
+    /// Whether a file that has the name may be replaced.
+    pub replace: bool,
+    /// Its bytes.
+    pub content: Vec<u8>,
+    /// What they hash to.
+    pub digests: FileDigests,
+    /// The memory that it takes.
+    pub(super) claim: Claim,
+}
+
+/// What became of a [`SmallFile`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// It is durable and visible.
+    Visible,
+    /// These very bytes were there before, with this time, and are durable.
+    Before,
+    /// It is not there, for this reason.
+    Failed(Reply),
 }
 
 /// What a login goes on with.
@@ -165,6 +198,8 @@ pub enum Outcome {
     Checkpointed,
     /// The file is durable and visible.
     Committed,
+    /// What became of each file, in their order.
+    StoredTogether(Vec<Stored>),
     /// Lines to answer with.
     Answer(Vec<Reply>),
     /// It failed; nothing of the job belongs to the connection.

@@ -3,24 +3,47 @@
 use std::time::Instant;
 
 use super::{
-    Action, Job, Outcome, Refusal, Session, gives_up, lost_job,
+    Action, Discard, Job, Outcome, Refusal, Session, gives_up, lost_job,
     state::{Access, Offer, State, Stream, Work},
 };
 use crate::{
     auth::Rights,
     digest::{FileDigests, FileMd5},
     progress::Progress,
-    wire::{Code, Command, PutOffer, Reply, Tag},
+    wire::{Code, Command, CommandError, PutOffer, Reply, Tag},
 };
 
 impl Session {
-    /// A command line.
+    /// A command line. Where frames follow it that are not wanted, they are passed over.
     pub(super) fn command(&mut self, line: &[u8], now: Instant) {
+        if !self.joins_group(line) {
+            let state = State::AwaitCommand(Work::Idle);
+            let text = "the files before it were not stored yet";
+            return self.refuse(state, Code::BadSequence, text, now);
+        }
+        self.answer_command(line, now);
+        if Command::has_frames_behind(line) {
+            self.pass_over_ahead(now);
+        }
+    }
+
+    /// Unless they are wanted, the frames that came ahead are passed over.
+    fn pass_over_ahead(&mut self, now: Instant) {
+        if matches!(self.state, State::AwaitCommand(Work::Idle)) {
+            self.enter(State::Streaming(Stream::Discarding(Discard::default())), now);
+        }
+    }
+
+    fn answer_command(&mut self, line: &[u8], now: Instant) {
         let command = match Command::parse(line) {
             Ok(command) => command,
             // A client gave up a stream that had ended or was aborted meanwhile: it has its answer.
             Err(_) if Reply::parse(line).is_ok_and(|reply| gives_up(reply.code)) => {
                 return self.await_command(now);
+            }
+            // Nobody knows whether frames follow.
+            Err(error @ CommandError::Spoiled) => {
+                return self.answer_last(Reply::text(error.code(), &error.to_string()), now);
             }
             Err(error) => {
                 return self.try_failed(Reply::text(error.code(), &error.to_string()), now);
@@ -44,6 +67,7 @@ impl Session {
                 let job = Job::OpenSource(path.clone());
                 (Work::OpenSource(path, digest), job)
             }
+            Command::Put(offer) if offer.ahead => return self.put_ahead(offer, now),
             Command::Put(offer) => return self.open_partial(offer, false, now),
             Command::Md5 { path } => (Work::OpenForMd5, Job::OpenSource(path)),
             Command::List { path, from } => (Work::Answer, Job::List { path, from }),
@@ -81,17 +105,30 @@ impl Session {
 
     /// Opens or makes the partial for an upload; `fresh` forgets what there is of it.
     pub(super) fn open_partial(&mut self, offer: PutOffer, fresh: bool, now: Instant) {
-        let replace = match &self.access {
-            Access::User(account) => account.rights.contains(Rights::DELETE),
-            Access::Everybody => true,
-            Access::Nobody { .. } => false,
-        };
+        let replace = self.may_replace();
         let job = Job::OpenPartial { offer: offer.clone(), fresh, replace };
         self.enter_waiting(State::AwaitCommand(Work::OpenPartial(offer)), job, now);
     }
 
+    /// Whether a file that is put may take the place of another.
+    pub(super) fn may_replace(&self) -> bool {
+        match &self.access {
+            Access::User(account) => account.rights.contains(Rights::DELETE),
+            Access::Everybody => true,
+            Access::Nobody { .. } => false,
+        }
+    }
+
     /// The command's job is done.
     pub(super) fn command_done(&mut self, work: Work, outcome: Outcome, now: Instant) {
+        let frames_follow = matches!(&work, Work::OpenPartial(offer) if offer.ahead);
+        self.command_answered(work, outcome, now);
+        if frames_follow {
+            self.pass_over_ahead(now);
+        }
+    }
+
+    fn command_answered(&mut self, work: Work, outcome: Outcome, now: Instant) {
         match (work, outcome) {
             (
                 Work::OpenSource(path, digest),
@@ -113,11 +150,18 @@ impl Session {
                 // An empty file has no bytes to come.
                 self.answer_if_hashed(now);
             }
-            (Work::OpenPartial(offer), Outcome::PartialOpened { progress, tag }) => {
+            (Work::OpenPartial(offer), Outcome::PartialOpened { progress, .. })
+                if offer.ahead && progress.frontier() == 0 =>
+            {
+                self.receive(offer, progress, now);
+            }
+            (Work::OpenPartial(offer), Outcome::PartialOpened { progress, tag })
+                if !offer.ahead =>
+            {
                 let reply = offer_reply(&progress, tag);
                 self.offer(Offer::Put(offer, progress), reply, now);
             }
-            (Work::OpenPartial(offer), Outcome::CommittedBefore { root, md5 }) => {
+            (Work::OpenPartial(offer), Outcome::CommittedBefore { root, md5 }) if !offer.ahead => {
                 let mut reply = Reply::new(Code::NothingLeft).with("root", root);
                 if let Some(md5) = md5 {
                     reply = reply.with("md5", md5);
@@ -150,6 +194,7 @@ impl Session {
                 | Outcome::HomeOpened { .. }
                 | Outcome::ActionStarted
                 | Outcome::Checkpointed
+                | Outcome::StoredTogether(_)
                 | Outcome::Committed,
             ) => {
                 self.release(None);

@@ -100,6 +100,7 @@ impl Session {
             | Outcome::HomeOpened { .. }
             | Outcome::ActionStarted
             | Outcome::Checkpointed
+            | Outcome::StoredTogether(_)
             | Outcome::Answer(_) => {
                 let reply = lost_job();
                 let verdict = Verdict::Unfinished(reply.to_string());
@@ -121,6 +122,13 @@ impl Session {
             Ending::Commit(commit) => {
                 self.report(commit.report(unfinished));
                 self.release(None);
+            }
+            // The files come to their end without us; what was begun behind them does not.
+            Ending::Together(group, then) => {
+                self.let_go_group(*group, why);
+                if let State::Streaming(stream) = *then {
+                    self.let_go(stream, why);
+                }
             }
         }
     }

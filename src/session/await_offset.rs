@@ -90,12 +90,13 @@ impl Session {
         self.pass_over(Discard::default(), reply, now);
     }
 
-    fn receive(&mut self, offer: PutOffer, progress: Progress, now: Instant) {
+    pub(super) fn receive(&mut self, offer: PutOffer, progress: Progress, now: Instant) {
         let receiving = Receiving {
             transfer: Transfer { path: offer.path, offset: progress.frontier(), began: now },
             incoming: Incoming::new(progress, offer.digest),
             paced: Paced::default(),
             checkpoints: Checkpoints { at: now, bytes: 0, running: None },
+            ahead: offer.ahead,
         };
         self.enter(State::Streaming(Stream::In(Box::new(receiving))), now);
     }

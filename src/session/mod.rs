@@ -11,6 +11,7 @@
 //! what concerns them all is here: whose turn it is, deadlines, and the end.
 
 mod actions;
+mod ahead;
 mod await_command;
 mod await_digest;
 mod await_offset;
@@ -21,6 +22,7 @@ mod leaves;
 mod login;
 mod md5_job;
 mod md5_track;
+mod memory;
 mod outgoing;
 mod state;
 mod streaming;
@@ -31,16 +33,21 @@ mod violation;
 use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
 pub use self::{
-    actions::{Action, Direction, Job, JobId, LoginBegun, Outcome, Refusal, Report, Verdict},
+    actions::{
+        Action, Direction, Job, JobId, LoginBegun, Outcome, Refusal, Report, SmallFile, Stored,
+        Verdict,
+    },
     discard::Discard,
     incoming::{Incoming, Piece, Settled},
     leaves::{ChunkJobs, LeafJob, run_jobs, run_together},
     md5_job::Md5Job,
+    memory::Memory,
     outgoing::{OfferError, Outgoing, Read},
     state::Wants,
     violation::Violation,
 };
 use self::{
+    ahead::{Ahead, Group},
     login::Login,
     state::{Access, Ending, State, Stream, Work},
 };
@@ -65,14 +72,18 @@ pub struct Session {
     jobs_started: u64,
     /// The job that the state waits for.
     awaited: Option<JobId>,
+    /// Small files, and answers, that wait for others. Only while a command is awaited, or frames
+    /// that come ahead of their answer.
+    group: Group,
+    memory: Memory,
 }
 
 /// What can be asked at any time.
 impl Session {
     /// A new connection, which is greeted so. Unless the server has no logins, all that can be
-    /// done is to log in.
+    /// done is to log in. `memory` is that of all connections.
     #[must_use]
-    pub fn new(greeting: Arc<Greeting>, now: Instant) -> Self {
+    pub fn new(greeting: Arc<Greeting>, memory: Memory, now: Instant) -> Self {
         let hello = Action::Reply(Reply::greeting(&greeting.to_string()));
         let access = if greeting.login.is_empty() {
             Access::Everybody
@@ -88,6 +99,8 @@ impl Session {
             told: now,
             jobs_started: 0,
             awaited: None,
+            group: Group::default(),
+            memory,
         }
     }
 
@@ -108,11 +121,18 @@ impl Session {
     }
 
     /// Whether a line is for now. Beside a stream only a refusal is: a command that was pipelined
-    /// waits for the end of it.
+    /// waits for the end of it. Behind files that wait to be stored, only a further one is.
     #[must_use]
     pub fn takes_line(&self, line: &[u8]) -> bool {
-        let beside = matches!(self.state, State::Streaming(Stream::Out(_) | Stream::Action));
-        !beside || line.first() == Some(&b'4')
+        match self.state {
+            State::Streaming(Stream::Out(_) | Stream::Action) => line.first() == Some(&b'4'),
+            State::AwaitCommand(Work::Idle) => self.joins_group(line),
+            State::AwaitCommand(_)
+            | State::AwaitOffset(_)
+            | State::Streaming(_)
+            | State::AwaitDigest(_)
+            | State::Closed => true,
+        }
     }
 
     /// Who is logged in.
@@ -134,6 +154,13 @@ impl Session {
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
+    }
+
+    /// Whether more than the frames of this file may be coming in: then no more is to be read at
+    /// once than can be kept.
+    #[must_use]
+    pub fn comes_ahead(&self) -> bool {
+        matches!(&self.state, State::Streaming(Stream::In(receiving)) if receiving.ahead)
     }
 
     /// The receiving end, while frames are wanted.
@@ -217,6 +244,9 @@ impl Session {
                 self.journal_knows(receiving, want, outcome, now);
             }
             State::AwaitDigest(Ending::Commit(commit)) => self.committed(*commit, outcome, now),
+            State::AwaitDigest(Ending::Together(group, then)) => {
+                self.stored_together(*group, *then, outcome, now);
+            }
             // These wait for no job.
             state @ (State::AwaitOffset(_)
             | State::Streaming(_)
@@ -309,6 +339,8 @@ impl Session {
     /// is kept.
     pub fn handle_broken(&mut self, why: &str) {
         self.awaited = None;
+        let group = mem::take(&mut self.group);
+        self.let_go_group(group, why);
         match self.take_state() {
             State::AwaitCommand(Work::Md5(..)) | State::AwaitOffset(_) => self.release(None),
             State::Streaming(stream) => self.let_go(stream, why),
@@ -397,8 +429,13 @@ impl Session {
         self.end(Reply::text(code, text), now);
     }
 
+    /// Answers come in the order of the commands: behind files that wait, an answer waits as well.
     fn reply(&mut self, reply: Reply) {
-        self.actions.push_back(Action::Reply(reply));
+        if self.group.is_empty() {
+            self.actions.push_back(Action::Reply(reply));
+        } else {
+            self.group.push_reply(reply);
+        }
     }
 
     fn report(&mut self, report: Report) {

@@ -13,6 +13,15 @@
 //!         '--------- End | Abort ------ Streaming(Discarding) '                 226, AwaitCommand
 //! ```
 //!
+//! A put of a small file whose frames come ahead of its answer skips what lies between:
+//!
+//! ```text
+//!         put ahead=1                 end: it joins the group
+//!   AwaitCommand --> Streaming(Ahead) ----------------------> AwaitCommand, or whatever was begun
+//!                                                               |  the input is dry: ^
+//!                                                               '--> AwaitDigest(Together)
+//! ```
+//!
 //! AwaitCommand begins with the login, where there is one (`login`). An action that runs is a
 //! Streaming(Action) from AwaitCommand back to it.
 //!
@@ -25,7 +34,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Direction, Discard, Incoming, JobId, Outgoing, Report, Verdict, login::Login};
+use super::{
+    Ahead, Direction, Discard, Group, Incoming, JobId, Outgoing, Report, Verdict, login::Login,
+};
 use crate::{
     auth::Account,
     digest::{FileDigests, FileMd5, LEAF_BYTES, Md5Digest},
@@ -105,6 +116,8 @@ pub(super) enum Stream {
     In(Box<Receiving>),
     /// From the client, who is told to send these again as soon as the journal says so.
     InAgain(Box<Receiving>, SegmentRuns),
+    /// From the client, ahead of its answer: a small file, into memory.
+    Ahead(Box<Ahead>),
     /// From the client, who has been told that they are not wanted any more.
     Discarding(Discard),
     /// To the client: the output of an action, until it ends.
@@ -121,6 +134,8 @@ pub(super) enum Ending {
     Md5(Box<Receiving>),
     /// Everything is here and right; it is made durable and visible.
     Commit(Box<Commit>),
+    /// Small files are made durable and visible together; then this state goes on.
+    Together(Box<Group>, Box<State>),
 }
 
 /// A file that is being made visible.
@@ -154,6 +169,8 @@ pub(super) struct Receiving {
     pub(super) incoming: Incoming,
     pub(super) paced: Paced,
     pub(super) checkpoints: Checkpoints,
+    /// It came ahead of its answer: there is one reply to it, and no further round.
+    pub(super) ahead: bool,
 }
 
 /// How far a stream was when it last bought its peer time.
@@ -179,6 +196,8 @@ pub enum Wants {
     Lines,
     /// Frames, by [`Session::incoming`](super::Session::incoming).
     Frames,
+    /// Frames of a small file, by [`Session::handle_ahead`](super::Session::handle_ahead).
+    Ahead,
     /// Frames that nobody needs, by
     /// [`Session::handle_discarded`](super::Session::handle_discarded).
     Discard,
@@ -199,6 +218,7 @@ impl State {
                 Login::Finding(..) | Login::HeldBack(..) | Login::OpeningHome(_) => Wants::Nothing,
             },
             Self::Streaming(Stream::In(_)) => Wants::Frames,
+            Self::Streaming(Stream::Ahead(_)) => Wants::Ahead,
             Self::Streaming(Stream::Discarding(_)) => Wants::Discard,
             Self::AwaitCommand(
                 Work::Register(_)
@@ -210,7 +230,7 @@ impl State {
                 | Work::StartAction(_),
             )
             | Self::Streaming(Stream::OutAborting(..) | Stream::InAgain(..))
-            | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_))
+            | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_) | Ending::Together(..))
             | Self::Closed => Wants::Nothing,
         }
     }
@@ -235,6 +255,7 @@ impl State {
                 Stream::Out(_)
                 | Stream::OutAborting(..)
                 | Stream::In(_)
+                | Stream::Ahead(_)
                 | Stream::Discarding(_),
             )
             // What is still to be sent gets as long as a stream that stalls.
@@ -249,7 +270,7 @@ impl State {
                 | Work::StartAction(_),
             )
             | Self::Streaming(Stream::InAgain(..) | Stream::Action)
-            | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_)) => None,
+            | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_) | Ending::Together(..)) => None,
         }
     }
 

@@ -76,6 +76,7 @@ impl Session {
             stream @ (Stream::OutAborting(..)
             | Stream::In(_)
             | Stream::InAgain(..)
+            | Stream::Ahead(_)
             | Stream::Discarding(_)
             | Stream::Action) => stream,
         });
@@ -100,6 +101,12 @@ impl Session {
             State::Streaming(Stream::In(receiving)) => {
                 let bytes = receiving.incoming.moved_bytes();
                 (&mut receiving.paced, bytes)
+            }
+            State::Streaming(Stream::Ahead(ahead)) => {
+                if ahead.leaf_moved() {
+                    self.since = now;
+                }
+                return;
             }
             // Whoever is told that its frames are not wanted has one deadline for all of them.
             State::Streaming(Stream::InAgain(..) | Stream::Discarding(_) | Stream::Action)
@@ -138,6 +145,10 @@ impl Session {
             State::Streaming(Stream::In(receiving)) => match settled {
                 Ok(Settled::Good | Settled::Bad { .. }) => {
                     self.state = State::Streaming(Stream::In(receiving));
+                }
+                Ok(Settled::Differs(_)) if receiving.ahead => {
+                    let reply = Reply::text(Code::Differs, "what came differs");
+                    self.refuse_stream(*receiving, reply, now);
                 }
                 Ok(Settled::Differs(want)) => self.send_again(receiving, want, now),
                 Ok(Settled::Whole) => {
@@ -310,7 +321,7 @@ impl Session {
                 taken
             }
             Err(error) => {
-                self.end(Reply::text(Code::Malformed, &error.to_string()), now);
+                self.answer_last(Reply::text(Code::Malformed, &error.to_string()), now);
                 input.len()
             }
         }
@@ -327,6 +338,9 @@ impl Session {
             }
             Stream::In(receiving) | Stream::InAgain(receiving, _) => {
                 self.let_go_receiving(*receiving, why);
+            }
+            Stream::Ahead(ahead) => {
+                self.report(ahead.report(Verdict::Unfinished(why.to_owned())));
             }
             // Let go of when it was refused.
             Stream::Action => self.release(None),
@@ -364,6 +378,7 @@ fn checkpointed(outcome: Outcome) -> Result<(), Reply> {
         | Outcome::HomeOpened { .. }
         | Outcome::ActionStarted
         | Outcome::Committed
+        | Outcome::StoredTogether(_)
         | Outcome::Answer(_) => Err(lost_job()),
     }
 }

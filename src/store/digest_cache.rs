@@ -16,6 +16,7 @@ use super::{Identity, Partial, Root, Source, StoreError};
 use crate::{
     digest::FileDigests,
     limits::{DIGESTS_BYTES_MAX, DIGESTS_FILE_SIZE_MIN},
+    wire::Mtime,
 };
 
 /// What an entry takes beside its digests, in bytes: keys, maps, and an even share of their room.
@@ -80,6 +81,14 @@ impl Root {
         partial.visible().map_or(Ok(()), |identity| self.keep(identity, digests))
     }
 
+    /// Remembers the digests of a small file that has just become visible, if it has this time and
+    /// whoever writes to it since is sure to show.
+    pub(super) fn keep_visible(&self, identity: &Identity, mtime: Mtime, digests: &FileDigests) {
+        if identity.mtime == mtime && identity.shows_writes() {
+            self.digest_cache().lock().put(*identity, digests.clone());
+        }
+    }
+
     /// Forgets what is known of a file that is open.
     pub fn forget(&self, source: &Source) {
         let identity = source.identity();
@@ -95,6 +104,9 @@ impl Root {
     }
 
     fn read_known(&self, identity: &Identity) -> Option<FileDigests> {
+        if identity.size < DIGESTS_FILE_SIZE_MIN {
+            return None;
+        }
         let found = self.digest_folder()?.find(identity)?;
         self.digest_cache().lock().put(*identity, found.clone());
         Some(found)

@@ -15,6 +15,7 @@ use super::{
     own::{open_or_make, try_lock},
     quota::Usage,
     sys,
+    together::ENDING,
 };
 
 /// Names looked at in one step: other jobs of the disk thread wait no longer than that takes.
@@ -48,11 +49,33 @@ impl Root {
             let Some(Ok(name)) = names.read() else {
                 return ControlFlow::Break(walk.removed);
             };
-            if let Some(stem) = stem_of(name.file_name().to_bytes()) {
+            let name = name.file_name().to_bytes();
+            if is_temporary(name) {
+                walk.removed += self.remove_old_temporary(partials, name, walk.keep).unwrap_or(0);
+            } else if let Some(stem) = stem_of(name) {
                 walk.removed += self.remove_old(partials, stem, walk.keep).unwrap_or(0);
             }
         }
         ControlFlow::Continue(walk)
+    }
+
+    /// Removes what a kill has left of files that are stored together. Nobody waits so long with one.
+    fn remove_old_temporary(
+        &self,
+        partials: BorrowedFd<'_>,
+        name: &[u8],
+        keep: Duration,
+    ) -> Result<usize, StoreError> {
+        let stat = statat(partials, name, AtFlags::SYMLINK_NOFOLLOW).doing("looking at a file")?;
+        // Its mtime is that of the file that it should have become.
+        if !is_older(stat.st_ctime, keep) {
+            return Ok(0);
+        }
+        let counted = self.weigh(partials, name);
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        sys::unlink(partials, name).doing("removing a temporary file")?;
+        self.count(counted, Usage::default());
+        Ok(1)
     }
 
     /// Removes a partial that nobody has open, if its files are old; returns how many there were.
@@ -106,9 +129,19 @@ impl Root {
 
 /// The part of one of our names that all files of a partial share; nothing else is touched.
 pub(super) fn stem_of(name: &[u8]) -> Option<&str> {
+    let (stem, ending) = own_name(name)?;
+    matches!(ending, "data" | "journal" | "new").then_some(stem)
+}
+
+/// Whether a name is that of a file that is stored together with others.
+pub(super) fn is_temporary(name: &[u8]) -> bool {
+    own_name(name).is_some_and(|(_, ending)| ending == ENDING)
+}
+
+fn own_name(name: &[u8]) -> Option<(&str, &str)> {
     let (stem, ending) = std::str::from_utf8(name).ok()?.split_once('.')?;
     let is_hash = stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (is_hash && matches!(ending, "data" | "journal" | "new")).then_some(stem)
+    is_hash.then_some((stem, ending))
 }
 
 /// Whether a time of the wall clock lies more than `age` back.

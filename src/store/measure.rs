@@ -18,7 +18,7 @@ use rustix::{
 use super::{
     Root, StoreError,
     error::Doing,
-    expire::stem_of,
+    expire::{is_temporary, stem_of},
     listing::Kind,
     quota::Usage,
     root::{DIRECTORY, INTERNAL, identity},
@@ -173,7 +173,8 @@ impl Walk {
     /// Whether a name is looked at. Partials of homes that lie within are not this home's.
     fn counts(&self, name: &[u8]) -> bool {
         if self.is_in_partials {
-            return stem_of(name).is_some() && name.ends_with(b".data");
+            let is_data = stem_of(name).is_some() && name.ends_with(b".data");
+            return is_data || is_temporary(name);
         }
         !matches!(name, b"." | b"..") && name != INTERNAL.as_bytes()
     }

@@ -27,6 +27,7 @@ mod root;
 mod source;
 mod space;
 mod sys;
+mod together;
 mod worker;
 
 #[cfg(test)]
@@ -41,4 +42,5 @@ pub use partial::{Opened, Partial, Place, Upload, partial_name};
 pub use quota::{Ledger, Quota, Usage};
 pub use root::{Root, RootId};
 pub use source::{ReadNow, Source};
+pub use together::{Became, Whole};
 pub use worker::{Panicked, Worker};

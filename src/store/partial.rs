@@ -431,7 +431,7 @@ fn stored(dir: &OwnedFd, stem: &str) -> Usage {
 }
 
 /// The file that has the target's name, if any; anything else that has it can't be replaced.
-fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, StoreError> {
+pub(super) fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, StoreError> {
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => match Kind::of(&stat) {
             Kind::File => Ok(Some(stat)),
@@ -445,9 +445,9 @@ fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, StoreError> 
 }
 
 /// Nothing can be renamed from one file system to another: better said now than at the end.
-fn check_device(dir: &OwnedFd, target_dir: &OwnedFd) -> Result<(), StoreError> {
-    let device = |dir: &OwnedFd| fstat(dir).doing("looking at a directory");
-    if device(dir)?.st_dev == device(target_dir)?.st_dev {
+pub(super) fn check_device(dir: impl AsFd, target_dir: impl AsFd) -> Result<(), StoreError> {
+    let device = |stat: Result<Stat, Errno>| Ok(stat.doing("looking at a directory")?.st_dev);
+    if device(fstat(dir))? == device(fstat(target_dir))? {
         Ok(())
     } else {
         let text = "its directory is on another file system than the root";
@@ -456,7 +456,7 @@ fn check_device(dir: &OwnedFd, target_dir: &OwnedFd) -> Result<(), StoreError> {
 }
 
 /// Mode of a finished file: what the umask leaves, never executable.
-fn visible_mode() -> Mode {
+pub(super) fn visible_mode() -> Mode {
     Mode::from_raw_mode(0o666) & !umask()
 }
 

@@ -9,7 +9,10 @@ use rustix::{
 };
 
 use super::{Identity, Root, StoreError, error::Doing, own::duplicate, root::regular};
-use crate::wire::{Mtime, RemotePath};
+use crate::{
+    digest::LEAF_BYTES,
+    wire::{Mtime, RemotePath},
+};
 
 /// An open regular file and the version it had when it was opened.
 #[derive(Debug)]
@@ -52,8 +55,11 @@ impl Source {
         let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
         let identity = Identity::of(&regular(&file)?);
         let is_settled = identity.is_settled(Mtime { seconds: now.tv_sec, nanos });
-        // Only a hint: a file system that does not take it is read all the same.
-        let _ = fadvise(&file, 0, None, Advice::Sequential);
+        // Only a hint: a file system that does not take it is read all the same. What is read at once
+        // needs none.
+        if identity.size > LEAF_BYTES {
+            let _ = fadvise(&file, 0, None, Advice::Sequential);
+        }
         Ok(Self { file, identity, is_settled })
     }
 

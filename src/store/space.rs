@@ -1,7 +1,7 @@
 //! Room on the disk: what is free, less what is kept back and what other uploads still need.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -50,7 +50,7 @@ impl Space {
     }
 
     /// Makes sure that the rest of a file fits beside the rest of the others.
-    pub(super) fn claim(&self, dir: &OwnedFd, progress: &Progress) -> Result<Awaited, StoreError> {
+    pub(super) fn claim(&self, dir: impl AsFd, progress: &Progress) -> Result<Awaited, StoreError> {
         let needed = progress.size().saturating_sub(progress.good_bytes());
         let space = fstatvfs(dir).doing("asking for free space")?;
         // A file system without a size does not say how much is free.
@@ -102,6 +102,8 @@ impl Drop for Awaited {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use super::*;
 
     #[test]

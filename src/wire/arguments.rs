@@ -31,6 +31,7 @@ pub(super) struct Arguments<'a> {
     pub(super) digest: Option<DigestChoice>,
     pub(super) scram: Option<String>,
     pub(super) invite: Option<String>,
+    pub(super) ahead: Option<bool>,
     data: Option<Vec<u8>>,
     /// Those of an action; the one field that may come more than once.
     pub(super) given: Vec<Vec<u8>>,
@@ -63,6 +64,9 @@ impl<'a> Arguments<'a> {
                         _ => None,
                     };
                     set(&mut found.digest, choice, "digest")?;
+                }
+                Token::Field("ahead", value) => {
+                    set(&mut found.ahead, (value == "1").then_some(true), "ahead")?;
                 }
                 Token::Field("scram", value) => set(&mut found.scram, opaque(value), "scram")?,
                 Token::Field("invite", value) => set(&mut found.invite, opaque(value), "invite")?,
@@ -101,6 +105,7 @@ impl<'a> Arguments<'a> {
             && self.digest.is_none()
             && self.scram.is_none()
             && self.invite.is_none()
+            && self.ahead.is_none()
             && self.data.is_none()
             && self.given.is_empty();
         if all_taken { Ok(command) } else { Err(CommandError::Usage("too many arguments")) }

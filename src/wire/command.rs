@@ -121,6 +121,8 @@ pub struct PutOffer {
     pub owner: Owner,
     /// Which digests come with it.
     pub digest: DigestChoice,
+    /// Its frames follow at once, from its first byte, and one reply is all that is said to them.
+    pub ahead: bool,
 }
 
 /// One command line.
@@ -256,6 +258,13 @@ impl Command {
         format!("sum={} {line}", sum(line.as_bytes()))
     }
 
+    /// Whether frames follow a line, whatever else is wrong with it: they are passed over then, and
+    /// never read as commands.
+    #[must_use]
+    pub fn has_frames_behind(line: &[u8]) -> bool {
+        line.split(|&byte| byte == b' ').any(|word| word == b"ahead=1")
+    }
+
     /// Reads one line, without its end.
     ///
     /// # Errors
@@ -281,6 +290,7 @@ impl Command {
                 tag: rest.tag.take().ok_or(MISSING)?,
                 owner: rest.owner.take().ok_or(MISSING)?,
                 digest: rest.digest.take().unwrap_or_default(),
+                ahead: rest.ahead.take().unwrap_or_default(),
             }),
             "ls" => Self::List { from: rest.from.take().unwrap_or(0), path: rest.path()? },
             "stat" => Self::Stat { path: rest.path()? },
@@ -345,10 +355,11 @@ impl fmt::Display for Command {
         };
         match self {
             Self::Get { path, digest } => write!(f, "get {path}{}", digest_field(digest)),
-            Self::Put(PutOffer { path, size, mtime, tag, owner, digest }) => write!(
+            Self::Put(PutOffer { path, size, mtime, tag, owner, digest, ahead }) => write!(
                 f,
-                "put {path} size={size} mtime={mtime} tag={tag} owner={owner}{}",
-                digest_field(digest)
+                "put {path} size={size} mtime={mtime} tag={tag} owner={owner}{}{}",
+                digest_field(digest),
+                if *ahead { " ahead=1" } else { "" }
             ),
             Self::List { path, from: 0 } => write!(f, "ls {path}"),
             Self::List { path, from } => write!(f, "ls {path} from={from}"),
@@ -393,6 +404,7 @@ mod tests {
             "get /a/b%20c",
             "get /a digest=md5",
             "put /x size=12 mtime=-3.000000001 tag=ab-1 owner=000102030405060708090a0b0c0d0e0f",
+            "put /x size=1 mtime=0.000000000 tag=t owner=000102030405060708090a0b0c0d0e0f digest=md5 ahead=1",
             "ls /",
             "ls /d from=77",
             "stat /d",
@@ -440,6 +452,8 @@ mod tests {
             ("get /a digest=md5 digest=md5", Code::Malformed),
             ("get /a size=1", Code::Malformed),
             ("put /a", Code::Malformed),
+            ("get /a ahead=1", Code::Malformed),
+            ("put /a ahead=2", Code::Malformed),
             ("mv /a", Code::Malformed),
             ("mv /a /b /c", Code::Malformed),
             ("noop x", Code::Malformed),

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat},
-    io::Errno,
+    io::{Errno, pread, retry_on_intr},
 };
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     client::ClientError,
     limits::{TREE_DEPTH_MAX, TREE_NAMES_MAX},
-    store::StoreError,
+    store::{Identity, StoreError},
     wire::{PathError, RemotePath},
 };
 
@@ -40,8 +40,17 @@ pub(super) struct PutFile {
     pub(super) tries: u32,
     /// Since when somebody else is writing it.
     pub(super) busy_since: Option<Instant>,
-    /// Whether all of it was sent once: then the server may have it already.
+    /// Whether it was sent on a line that broke: then the server may have it already.
     pub(super) sent: bool,
+    /// Whether it is not to be sent ahead of its answer.
+    pub(super) alone: bool,
+}
+
+/// A small file as it was read.
+pub(super) struct Content {
+    pub(super) identity: Identity,
+    /// `None` if it changed meanwhile.
+    pub(super) bytes: Option<Vec<u8>>,
 }
 
 /// A directory to be made on the server before what is in it is sent.
@@ -116,7 +125,7 @@ impl LocalWalk {
                 shared.tell(0, TreeEvent::Found { size: u64::try_from(stat.st_size).unwrap_or(0) });
                 let (dir, follow) = (Arc::clone(&level.dir), self.follow);
                 let remote = below(&level.remote, &name)?;
-                let (tries, sent) = (0, false);
+                let (tries, sent, alone) = (0, false, false);
                 let busy_since = None;
                 Ok(Some(Step::File(PutFile {
                     dir,
@@ -127,6 +136,7 @@ impl LocalWalk {
                     tries,
                     busy_since,
                     sent,
+                    alone,
                 })))
             }
             FileType::Directory => {
@@ -239,6 +249,27 @@ impl PutFile {
             return Err(StoreError::WrongKind("not a regular file"));
         }
         Ok(file)
+    }
+
+    /// Reads it as a whole; `None` if it has more than `most` bytes.
+    pub(super) fn read(&self, most: u64) -> Result<Option<Content>, StoreError> {
+        let file = self.open()?;
+        let look = || fstat(&file).map_err(|errno| store_error("looking at it", errno));
+        let identity = Identity::of(&look()?);
+        let Some(size) = usize::try_from(identity.size).ok().filter(|_| identity.size <= most)
+        else {
+            return Ok(None);
+        };
+        let (mut bytes, mut have) = (vec![0; size], 0);
+        while let Some(room) = bytes.get_mut(have..).filter(|room| !room.is_empty()) {
+            let read = retry_on_intr(|| pread(&file, &mut *room, have as u64));
+            match read.map_err(|errno| store_error("reading", errno))? {
+                0 => break,
+                read => have += read,
+            }
+        }
+        let is_whole = have == size && Identity::of(&look()?) == identity;
+        Ok(Some(Content { identity, bytes: is_whole.then_some(bytes) }))
     }
 
     pub(super) fn local_error(&self, error: StoreError) -> ClientError {

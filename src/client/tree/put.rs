@@ -1,11 +1,13 @@
 //! One worker of an upload.
 //!
-//! The `put` of the next small file goes right behind the last frame of the one before, so that its
-//! answer comes with the other's verdict: one round trip for each file. Its frames can't go ahead:
-//! were it refused, the server would take them for commands.
+//! Small files go ahead of their answers, one behind the other, each with all of its frames; whatever
+//! the server says to one, it passes over what belongs to it and is in step for the next. What is sent
+//! and what is answered go side by side: a server that has too many answers to give reads no further, and
+//! a client that does not read them meanwhile would wait for ever.
 
 use std::{
     collections::VecDeque,
+    io::IoSlice,
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
@@ -26,7 +28,10 @@ use crate::{
         retry::{Gain, sleep},
     },
     digest::{Engine, Md5Digest},
-    limits::{FILE_TRIES_MAX, HOLDER_SILENT, SMALL_FILE_BYTES},
+    limits::{
+        FILE_TRIES_MAX, HOLDER_SILENT, PUT_BYTES_AHEAD_MAX, PUT_BYTES_AHEAD_MIN, PUT_BYTES_READY,
+        PUTS_AHEAD_MAX, SMALL_FILE_BYTES,
+    },
     store::{Source, StoreError},
     wire::{Code, Command, PutOffer, Reply},
 };
@@ -43,10 +48,15 @@ pub(super) struct PutWorker<'a> {
     shared: &'a Shared<'a>,
     job: usize,
     engine: Engine,
-    /// The file whose answer comes next.
-    current: Option<Offered>,
-    /// The one whose command was sent behind it.
-    next: Option<Offered>,
+    /// Files that were sent, or are about to be; the answer to the first one comes next.
+    ahead: VecDeque<Sent>,
+    /// What is said of them, in bytes.
+    ahead_bytes: usize,
+    /// How much may be said ahead. It grows with the answers, so that a line which breaks all the time
+    /// brings something each time.
+    window_bytes: usize,
+    /// What is to be sent.
+    output: Vec<u8>,
     /// Files to be tried once more.
     again: VecDeque<PutFile>,
     /// Files that somebody else is writing.
@@ -59,16 +69,19 @@ pub(super) struct PutWorker<'a> {
     done: u64,
 }
 
-/// A small file that is, or will be, offered.
-struct Offered {
+/// A small file that is on its way.
+struct Sent {
     file: PutFile,
-    command: String,
     size: u64,
-    stream: Stream,
+    /// What is said of it, in bytes.
+    length: usize,
+    /// What the server has to find as well.
+    root: Md5Digest,
 }
 
 enum Prepared {
-    Small(Box<Offered>),
+    /// A file, and all that is said of it.
+    Small(Box<(Sent, Vec<u8>)>),
     Large(PutFile),
 }
 
@@ -85,8 +98,10 @@ impl<'a> PutWorker<'a> {
             shared,
             job,
             engine: Engine::new(),
-            current: None,
-            next: None,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            window_bytes: PUT_BYTES_AHEAD_MIN,
+            output: Vec::new(),
             again: VecDeque::new(),
             busy: VecDeque::new(),
             alone: None,
@@ -103,21 +118,13 @@ impl<'a> PutWorker<'a> {
 
     /// Over one line.
     fn attempt(&mut self, gain: &mut Gain) -> Result<(), ClientError> {
-        // What was offered on a line that broke.
-        for offered in [self.next.take(), self.current.take()].into_iter().flatten() {
-            self.again.push_front(offered.file);
-        }
+        self.begin_anew();
         let mut line = None;
         loop {
             gain.reached(self.done);
-            if self.current.is_some() {
-                self.exchange(self.client.open(&mut line)?)?;
-                continue;
-            }
-            if let Some(offered) = self.take(&mut line)? {
-                let command = format!("{}\n", offered.command);
-                self.current = Some(offered);
-                self.client.open(&mut line)?.send(command.as_bytes())?;
+            let more = self.fill(&mut line)?;
+            if !self.ahead.is_empty() {
+                self.exchange(self.client.open(&mut line)?, more)?;
             } else if let Some(file) = self.alone.take() {
                 line.take().into_iter().for_each(|line| self.client.keep(line));
                 self.put_alone(file)?;
@@ -132,9 +139,39 @@ impl<'a> PutWorker<'a> {
         Ok(())
     }
 
+    /// What was sent on a line that broke, and not answered, is sent again.
+    fn begin_anew(&mut self) {
+        self.output.clear();
+        (self.ahead_bytes, self.window_bytes) = (0, PUT_BYTES_AHEAD_MIN);
+        while let Some(mut sent) = self.ahead.pop_back() {
+            sent.file.sent = true;
+            self.again.push_front(sent.file);
+        }
+    }
+
+    /// Prepares files to be sent, when there are not many left that were. Returns whether there may be
+    /// more once these are.
+    fn fill(&mut self, line: &mut Option<Line>) -> Result<bool, ClientError> {
+        if self.ahead.len() > PUTS_AHEAD_MAX / 2 || self.ahead_bytes > self.window_bytes / 2 {
+            return Ok(false);
+        }
+        while self.ahead.len() < PUTS_AHEAD_MAX && self.ahead_bytes < self.window_bytes {
+            if self.output.len() >= PUT_BYTES_READY {
+                return Ok(true);
+            }
+            let Some((sent, bytes)) = self.take(line)? else {
+                return Ok(false);
+            };
+            self.ahead_bytes += sent.length;
+            self.output.extend_from_slice(&bytes);
+            self.ahead.push_back(sent);
+        }
+        Ok(false)
+    }
+
     /// The next small file, if there is one by now. Where nothing is awaited, what stands before
     /// it is done.
-    fn take(&mut self, line: &mut Option<Line>) -> Result<Option<Offered>, ClientError> {
+    fn take(&mut self, line: &mut Option<Line>) -> Result<Option<(Sent, Vec<u8>)>, ClientError> {
         while self.alone.is_none() {
             if let Some(dir) = self.dir.take() {
                 self.make_dir(dir, line)?;
@@ -142,7 +179,7 @@ impl<'a> PutWorker<'a> {
             let file = match self.again.pop_front() {
                 Some(file) => file,
                 None => {
-                    let idle = self.current.is_none();
+                    let idle = self.ahead.is_empty();
                     match self.queue.next(idle, self.shared, &self.client.options.stop)? {
                         Next::File(file) => file,
                         Next::Job(dir) => {
@@ -154,7 +191,7 @@ impl<'a> PutWorker<'a> {
                 }
             };
             match self.prepare(&file) {
-                Ok(Prepared::Small(offered)) => return Ok(Some(*offered)),
+                Ok(Prepared::Small(small)) => return Ok(Some(*small)),
                 Ok(Prepared::Large(file)) => self.alone = Some(file),
                 Err(error) => self.failed(file, &error),
             }
@@ -164,21 +201,22 @@ impl<'a> PutWorker<'a> {
 
     /// Reads a file, if it is small.
     fn prepare(&self, file: &PutFile) -> Result<Prepared, ClientError> {
-        let local = |error| file.local_error(error);
-        let source = source(&file.open().map_err(local)?).map_err(local)?;
-        let identity = *source.identity();
-        if identity.size > SMALL_FILE_BYTES {
+        if file.alone {
             return Ok(Prepared::Large(file.clone()));
         }
-        let mut content = vec![0; usize::try_from(identity.size).unwrap_or(0)];
-        let have = source.read(0, &mut content).map_err(local)?;
-        if have < content.len() || !source.is_unchanged() {
+        let local = |error| file.local_error(error);
+        let Some(content) = file.read(SMALL_FILE_BYTES).map_err(local)? else {
+            return Ok(Prepared::Large(file.clone()));
+        };
+        let identity = content.identity;
+        let Some(content) = content.bytes else {
             let text = format!("{} changed while it was read", file.shown.display());
             return Err(ClientError::Broken(text));
-        }
+        };
         let digest = self.client.options.digest;
         let stream = small::stream(&content, digest, &self.engine);
         let no_stream = || ClientError::Broken("a stream without an end".to_owned());
+        let Stream { frames, root } = stream.ok_or_else(no_stream)?;
         let offer = PutOffer {
             path: file.remote.clone(),
             size: identity.size,
@@ -186,105 +224,67 @@ impl<'a> PutWorker<'a> {
             tag: identity.tag(),
             owner: self.client.owner,
             digest,
+            ahead: true,
         };
-        Ok(Prepared::Small(Box::new(Offered {
-            command: Command::Put(offer).summed(),
-            size: identity.size,
-            stream: stream.ok_or_else(no_stream)?,
-            file: file.clone(),
-        })))
+        let mut bytes = format!("{}\n", Command::Put(offer).summed()).into_bytes();
+        bytes.extend_from_slice(&frames);
+        let (size, length) = (identity.size, bytes.len());
+        let sent = Sent { file: file.clone(), size, length, root };
+        Ok(Prepared::Small(Box::new((sent, bytes))))
     }
 
-    /// From the answer to the current file's `put` to its end.
-    fn exchange(&mut self, line: &mut Line) -> Result<(), ClientError> {
-        let mut reply = line.read_reply()?;
-        let Some(root) = self.current.as_ref().map(|it| it.stream.root) else {
-            return Ok(());
-        };
-        if reply.code == Code::NothingLeft {
-            let theirs: Md5Digest = reply.get("root")?;
-            if theirs == root {
-                return self.agree(line);
+    /// Sends what the line takes, and reads what was answered. Does not wait for an answer if there
+    /// is more to be sent.
+    fn exchange(&mut self, line: &mut Line, more: bool) -> Result<(), ClientError> {
+        if !self.output.is_empty() {
+            let written = line.write(&[IoSlice::new(&self.output)])?;
+            self.output.drain(..written);
+            let ready = if self.output.is_empty() { line.ready_now()? } else { line.wait_ready()? };
+            if !ready.readable && (more || !self.output.is_empty()) {
+                return Ok(());
             }
         }
-        if matches!(reply.code, Code::NothingLeft | Code::Have) {
-            // What it has of so small a file is not worth a word.
-            line.send_line(&Reply::new(Code::Nothing))?;
+        let mut reply = line.read_reply()?;
+        loop {
+            self.answered(reply)?;
+            if self.ahead.is_empty() || !line.has_line() {
+                return Ok(());
+            }
             reply = line.read_reply()?;
         }
-        if reply.code != Code::Nothing {
-            return self.refused(reply);
-        }
-        self.offer_next()?;
-        let Some(current) = &mut self.current else {
-            return Ok(());
-        };
-        current.file.sent = true;
-        let begin = Reply::new(Code::Continue).with("offset", 0).with("length", current.size);
-        let mut bytes = format!("{begin}\n").into_bytes();
-        bytes.extend_from_slice(&current.stream.frames);
-        if let Some(next) = &self.next {
-            bytes.extend_from_slice(format!("{}\n", next.command).as_bytes());
-        }
-        line.send(&bytes)?;
-        let verdict = line.read_reply()?;
-        match verdict.code {
-            Code::Identical if verdict.get::<Md5Digest>("root")? == root => {
-                self.is_there(true);
-                Ok(())
-            }
-            // It awaits frames again, and has a command coming.
-            Code::Differs if verdict.field("want").is_some() => {
-                Err(ClientError::Broken("the line spoiled a file".to_owned()))
-            }
-            Code::Identical => Err(ClientError::unexpected(&verdict)),
-            _ => self.refused(verdict),
-        }
     }
 
-    /// The server has this very file: says so as well.
-    fn agree(&mut self, line: &mut Line) -> Result<(), ClientError> {
-        self.offer_next()?;
-        let mut bytes = format!("{}\n", Reply::new(Code::Identical));
-        if let Some(next) = &self.next {
-            bytes.push_str(&format!("{}\n", next.command));
-        }
-        line.send(bytes.as_bytes())?;
-        let verdict = line.read_reply()?;
-        if verdict.code != Code::Identical {
-            return self.refused(verdict);
-        }
-        // One that this very call sent, whose verdict was lost with the line, was not there.
-        let sent = self.current.as_ref().is_some_and(|current| current.file.sent);
-        self.is_there(sent);
-        Ok(())
-    }
-
-    /// Prepares the file whose command goes behind what is sent now.
-    fn offer_next(&mut self) -> Result<(), ClientError> {
-        self.next = self.take(&mut None)?;
-        Ok(())
-    }
-
-    fn is_there(&mut self, moved: bool) {
-        self.done += 1;
-        if let Some(current) = self.current.take() {
-            let moved = moved.then_some(current.size);
-            self.shared.done(self.job, bytes(&current.file.shown), current.size, moved);
-        }
-        self.current = self.next.take();
-    }
-
-    /// The current file is not wanted, or not now. Where the connection goes on, so does the next.
-    fn refused(&mut self, reply: Reply) -> Result<(), ClientError> {
+    /// The answer to the first of the files that were sent.
+    fn answered(&mut self, reply: Reply) -> Result<(), ClientError> {
         if reply.code.closes() {
             return Err(ClientError::from_reply(reply));
         }
-        let error = ClientError::from_reply(reply);
-        if let Some(current) = self.current.take() {
-            self.failed(current.file, &error);
+        let Some(root) = self.ahead.front().map(|sent| sent.root) else {
+            return Err(ClientError::unexpected(&reply));
+        };
+        let is_there = matches!(reply.code, Code::Identical | Code::NothingLeft);
+        if is_there && reply.get::<Md5Digest>("root")? != root {
+            return Err(ClientError::unexpected(&reply));
         }
-        self.current = self.next.take();
+        let Some(Sent { mut file, size, length, .. }) = self.ahead.pop_front() else {
+            return Ok(());
+        };
+        self.ahead_bytes -= length;
+        self.window_bytes = (self.window_bytes + length).min(PUT_BYTES_AHEAD_MAX);
+        if is_there {
+            self.done += 1;
+            // One that this very call sent, whose verdict was lost with the line, was not there.
+            let moved = (reply.code == Code::Identical || file.sent).then_some(size);
+            self.shared.done(self.job, bytes(&file.shown), size, moved);
+        } else if reply.code == Code::Differs {
+            // Only what was spoiled need come again then.
+            file.alone = true;
+            self.again.push_back(file);
+        } else if reply.code == Code::UnknownCommand {
+            self.failed(file, &ClientError::unexpected(&reply));
+        } else {
+            self.failed(file, &ClientError::from_reply(reply));
+        }
         Ok(())
     }
 

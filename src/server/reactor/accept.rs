@@ -89,7 +89,7 @@ impl Reactor {
             return;
         }
         log::debug!("{peer}: connected");
-        let session = Session::new(Arc::clone(&self.greeting), now);
+        let session = Session::new(Arc::clone(&self.greeting), self.memory.clone(), now);
         let mut connection = Connection::new(socket, peer, token, session, now);
         if self.users.is_none() {
             connection.home = Some(Arc::clone(&self.root));

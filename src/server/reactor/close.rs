@@ -5,7 +5,7 @@ use std::time::Instant;
 use mio::Token;
 
 use super::{Reactor, SLOT_MASK, enqueue, find};
-use crate::server::disk;
+use crate::server::disk::{self, Opened};
 
 impl Reactor {
     /// A session that has said everything: the connection closes once the peer has read it.
@@ -62,6 +62,7 @@ impl Reactor {
         if let Some(held) = connection.held.take() {
             disk::release(&self.disk, held, None);
         }
+        self.released.extend(connection.opened.drain(..).filter_map(Opened::into_source));
         // A descriptor is free: whoever waits for one need not wait for the timer.
         if self.accept_retry.is_some() {
             self.accept_retry = Some(now);

@@ -28,6 +28,9 @@ impl Reactor {
                 (Ticket::Session(token, job), Done::Session(outcome, held)) => {
                     self.take_outcome(token, job, outcome, held, now);
                 }
+                (Ticket::Session(token, job), Done::Sources(opened)) => {
+                    self.take_sources(token, job, opened, now);
+                }
                 (Ticket::Read(token, read), done) => self.take_read(token, read, done, now),
                 (Ticket::Session(token, job), Done::Login(outcome, changed)) => {
                     self.take_outcome(token, job, outcome, None, now);

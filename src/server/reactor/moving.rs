@@ -7,7 +7,10 @@ use mio::Token;
 use super::{Reactor, find};
 use crate::{
     limits::{LOOP_BUFFERS, TURN_BYTES_MAX, TURN_TIME_MAX},
-    server::bulk::{self, Turn},
+    server::{
+        ahead,
+        bulk::{self, Turn},
+    },
 };
 
 impl Reactor {
@@ -38,19 +41,25 @@ impl Reactor {
     /// One chunk of each connection in the batch; returns how many bytes that was.
     pub(super) fn bulk_step(&mut self, batch: &[Token], now: Instant) -> usize {
         let turn = Turn { disk: &self.disk, now, crowd: batch.len() + self.bulk.len() };
+        let mut moved = 0;
         let mut loads = Vec::with_capacity(batch.len());
         let mut buffers = Vec::with_capacity(batch.len());
         for (&token, buffer) in batch.iter().zip(self.buffers.all()) {
             let load = find(&mut self.connections, token).and_then(|connection| {
                 // Lines and output of actions are not limited, and so not counted.
                 connection.line_bytes = 0;
+                if ahead::has_work(connection) {
+                    let bytes = ahead::take(connection, &self.engine, now);
+                    moved += bytes;
+                    self.rates.take(connection.user.as_ref(), bytes as u64, now);
+                    return None;
+                }
                 bulk::gather(turn, connection, buffer)
             });
             loads.push(load);
             buffers.push(&*buffer);
         }
         bulk::hash(&self.engine, loads.iter_mut().zip(buffers.iter().copied()));
-        let mut moved = 0;
         for ((&token, load), buffer) in batch.iter().zip(loads).zip(buffers) {
             let Some(load) = load else { continue };
             moved += load.bytes;

@@ -10,13 +10,14 @@ use super::{
     driver::{Disk, Rng, data_frame, hash, receive_in_session},
     scenario::{
         Scenario, end_frame, found, home_opened, opened, progress_of, put_line, segment_frame,
+        whole_stream,
     },
 };
 use crate::{
-    digest::{LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
+    digest::{Engine, LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
     limits::FILE_BYTES_MAX,
     progress::Progress,
-    session::{Action, Job, JobId, Outcome, Session, Wants},
+    session::{Action, Job, JobId, Outcome, Session, Stored, Wants},
     wire::{Code, Frame, Reply, frame_bytes},
 };
 
@@ -111,6 +112,11 @@ impl Chaos {
         match self.rng.below(24) {
             0..6 => {
                 let line = self.any_line();
+                // Behind files that wait a reactor waits as well, mostly.
+                if !self.session.takes_line(line.as_bytes()) && !self.rng.one_in(9) {
+                    self.session.handle_dry(self.now);
+                    return;
+                }
                 self.session.handle_line(line.as_bytes(), self.now);
             }
             6..12 => self.input(),
@@ -127,7 +133,8 @@ impl Chaos {
                 self.now += Duration::from_secs(self.rng.pick(&steps));
                 self.session.handle_timeout(self.now);
             }
-            22 => self.session.handle_moved(self.now),
+            22 if self.rng.one_in(2) => self.session.handle_moved(self.now),
+            22 => drop(self.session.handle_dry(self.now)),
             23 if self.rng.one_in(2) => self.session.handle_action_ended(self.now),
             _ => self.failure(),
         }
@@ -152,7 +159,10 @@ impl Chaos {
 
     fn any_line(&mut self) -> String {
         let (n, m) = (self.any_number(), self.any_number() / SEGMENT_BYTES);
-        match self.rng.below(24) {
+        match self.rng.below(27) {
+            24 => put_line(n, " ahead=1"),
+            25 => put_line(self.rng.pick(&SIZES[..4]), " ahead=1"),
+            26 => format!("pot {}", put_line(n, " digest=md5 ahead=1")),
             20 => "auth scram-sha-256 data=biwsbj1hbm4scj1hYmM".to_owned(),
             21 => self.rng.pick(&["auth anonymous", "auth cram-md5 data=YW5u", "run a"]).to_owned(),
             22 => "register ann scram=x".to_owned(),
@@ -183,6 +193,9 @@ impl Chaos {
         let whole = source(self.rng.pick(&SIZES));
         let (root, md5) = (Md5Digest::of(b""), Some(Md5Digest::of(b"x")));
         match self.rng.below(12) {
+            0..4 if self.session.wants() == Wants::Ahead && self.rng.one_in(2) => {
+                whole_stream(&source(self.rng.pick(&SIZES[..4])))
+            }
             0..4 => {
                 let offset =
                     self.session.incoming().map_or(n, |incoming| incoming.progress().frontier());
@@ -219,12 +232,17 @@ impl Chaos {
                 let disk = if small { &mut self.disk } else { &mut elsewhere };
                 receive_in_session(&mut self.session, &input, disk, self.now);
             }
+            Wants::Ahead => {
+                let taken = self.session.handle_ahead(&Engine::new(), &input, self.now);
+                assert!(taken <= input.len());
+            }
             Wants::Discard => {
                 let taken = self.session.handle_discarded(&input, self.now);
                 assert!(taken <= input.len());
             }
             Wants::Lines | Wants::Nothing => {
                 assert_eq!(self.session.handle_discarded(&input, self.now), 0);
+                assert_eq!(self.session.handle_ahead(&Engine::new(), &input, self.now), 0);
                 assert!(self.session.incoming().is_none());
             }
         }
@@ -294,6 +312,12 @@ impl Chaos {
                 self.may_say_identical = true;
                 Outcome::Committed
             }
+            Job::StoreTogether(files) => {
+                self.may_say_identical = true;
+                let any = [Stored::Visible, Stored::Before, Stored::Failed(Reply::new(Code::Busy))];
+                let stored = files.iter().map(|_| any[self.rng.len(0..3)].clone()).collect();
+                Outcome::StoredTogether(stored)
+            }
             Job::List { .. }
             | Job::Stat(_)
             | Job::MakeDir(_)
@@ -340,7 +364,7 @@ impl Chaos {
                     let opens = opens(&job);
                     let stays = !self.open || self.confused;
                     assert!(!opens || stays, "opens a file while another is open");
-                    if opens || matches!(job, Job::Commit { .. }) {
+                    if opens || matches!(job, Job::Commit { .. } | Job::StoreTogether(_)) {
                         self.may_say_identical = false;
                     }
                     self.jobs.push((id, job));
@@ -350,7 +374,7 @@ impl Chaos {
                     self.open = false;
                 }
                 Action::Remember(_) | Action::Forget => {
-                    assert!(self.open, "nothing is open");
+                    assert!(self.open || self.confused, "nothing is open");
                 }
                 Action::Report(report) => assert!(report.bytes <= FILE_BYTES_MAX),
                 Action::LoginFailed(_) | Action::Refused(_) | Action::EndAction | Action::Pulse => {

@@ -6,6 +6,7 @@ mod driver;
 mod known;
 mod scenario;
 mod simulation;
+mod state_ahead;
 mod state_await_command;
 mod state_await_digest;
 mod state_await_offset;

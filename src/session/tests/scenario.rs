@@ -14,7 +14,7 @@ use crate::{
     digest::{Engine, FileDigests, Md5Digest, RootHasher, SEGMENT_BYTES},
     limits::{ANSWER_DEADLINE, IDLE_DEADLINE, SCRAM_ITERATIONS_MIN, STALL_DEADLINE},
     progress::{Progress, segment_count, segment_length},
-    session::{Action, Job, JobId, LoginBegun, Outcome, Refusal, Session, run_jobs},
+    session::{Action, Job, JobId, LoginBegun, Memory, Outcome, Refusal, Session, run_jobs},
     wire::{Code, Frame, Greeting, Mechanism, Mtime, Reply, frame_bytes},
 };
 
@@ -63,7 +63,7 @@ impl Scenario {
 
     fn greeted(greeting: Greeting) -> Self {
         let now = begin();
-        let session = Session::new(Arc::new(greeting), now);
+        let session = Session::new(Arc::new(greeting), Memory::default(), now);
         let mut scenario =
             Self { session, now, disk: Disk::new(), jobs: Vec::new(), said: Vec::new() };
         scenario.act();

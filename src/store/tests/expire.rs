@@ -17,9 +17,13 @@ fn age(store: &Store, name: &str, endings: &[&str]) {
 }
 
 pub(super) fn expire(store: &Store) -> usize {
-    let mut walk = store.root.expire(7 * DAY).unwrap();
+    expire_after(&store.root, 7 * DAY)
+}
+
+pub(super) fn expire_after(root: &Root, keep: Duration) -> usize {
+    let mut walk = root.expire(keep).unwrap();
     loop {
-        match store.root.expire_step(walk) {
+        match root.expire_step(walk) {
             ControlFlow::Continue(next) => walk = next,
             ControlFlow::Break(removed) => return removed,
         }

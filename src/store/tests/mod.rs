@@ -13,6 +13,7 @@ mod partial;
 mod power;
 mod quota;
 mod source;
+mod together;
 
 use std::{
     fs,

@@ -253,7 +253,11 @@ enum Pending {
 impl Server {
     fn new(now: Instant) -> Self {
         Self {
-            session: Session::new(std::sync::Arc::default(), now),
+            session: Session::new(
+                std::sync::Arc::default(),
+                crate::session::Memory::default(),
+                now,
+            ),
             jobs: VecDeque::new(),
             input: Line::default(),
             output: Line::default(),
@@ -365,7 +369,8 @@ impl Server {
                 let taken = self.session.handle_discarded(&input, world.now);
                 self.input.take(taken);
             }
-            Wants::Frames | Wants::Nothing => {}
+            // Nobody puts ahead here: see `state_ahead`.
+            Wants::Frames | Wants::Ahead | Wants::Nothing => {}
         }
         if let Some((offset, length)) = self.session.hashing() {
             let length = at(length).min(world.rng.len(1..1 << 20));

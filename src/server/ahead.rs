@@ -1,0 +1,72 @@
+//! Small files whose frames come ahead of their answer, and frames that nobody needs: taken from
+//! the kept input, many of them in one step, without the buffers of the loop.
+
+use std::time::Instant;
+
+use super::connection::Connection;
+use crate::{
+    digest::Engine,
+    limits::HELD_BYTES_PER_TURN,
+    session::Wants,
+    wire::{Code, Reply, next_line},
+};
+
+/// Whether it is the turn of such frames.
+pub(super) fn has_work(connection: &Connection) -> bool {
+    matches!(connection.session.wants(), Wants::Ahead | Wants::Discard)
+}
+
+/// Takes what the line has, within the budget of a turn; returns how many bytes of frames that was.
+pub(super) fn take(connection: &mut Connection, engine: &Engine, now: Instant) -> usize {
+    let most = HELD_BYTES_PER_TURN.min(connection.chunk_bytes);
+    let mut moved = 0;
+    while moved < most {
+        let is_discarded = match connection.session.wants() {
+            Wants::Ahead => false,
+            Wants::Discard => true,
+            Wants::Lines if connection.session.holds_answers() => {
+                if !take_line(connection, now) {
+                    break;
+                }
+                continue;
+            }
+            Wants::Lines | Wants::Frames | Wants::Nothing => break,
+        };
+        if connection.input.is_empty() && !connection.receive_more(now) {
+            break;
+        }
+        let input = std::mem::take(&mut connection.input);
+        let taken = if is_discarded {
+            connection.session.handle_discarded(&input, now)
+        } else {
+            connection.session.handle_ahead(engine, &input, now)
+        };
+        connection.input = input;
+        connection.consume_input(taken);
+        connection.searched = 0;
+        moved += taken;
+    }
+    moved
+}
+
+/// Takes the next line, if it is one that joins what waits.
+fn take_line(connection: &mut Connection, now: Instant) -> bool {
+    match next_line(&connection.input, &mut connection.searched) {
+        Ok(Some((line, taken))) => {
+            if !connection.session.takes_line(line) {
+                connection.searched = 0;
+                return false;
+            }
+            let line = line.to_vec();
+            connection.consume_input(taken);
+            connection.session.handle_line(&line, now);
+            true
+        }
+        Ok(None) => connection.receive_more(now),
+        Err(error) => {
+            let reply = Reply::text(Code::LineTooLong, &error.to_string());
+            connection.session.end(reply, now);
+            false
+        }
+    }
+}

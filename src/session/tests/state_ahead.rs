@@ -1,0 +1,325 @@
+//! Puts ahead of their answers: what is answered, in which order, and what is held meanwhile.
+
+use super::{
+    driver::data_frame,
+    scenario::{STALL, Scenario, end_frame, put_line, root_of, whole_stream},
+};
+use crate::{
+    auth::Rights,
+    digest::Engine,
+    limits::{
+        HELD_BYTES_MAX, HELD_BYTES_SERVER_MAX, HELD_FILE_BYTES_MAX, HELD_FILES_MAX, LOGIN_TRIES_MAX,
+    },
+    progress::Progress,
+    session::{Job, Outcome, Stored, Wants},
+    wire::{Code, Frame, Reply, frame_bytes},
+};
+
+/// A put that is sent as a whole.
+fn put(source: &[u8]) -> Vec<u8> {
+    let line = put_line(source.len() as u64, " ahead=1");
+    [line.as_bytes(), b"\n", &whole_stream(source)].concat()
+}
+
+/// Does what a reactor does with what has come in; returns what the session does not take yet.
+fn feed<'a>(scenario: &mut Scenario, mut input: &'a [u8]) -> &'a [u8] {
+    let engine = Engine::new();
+    while !input.is_empty() {
+        let (session, now) = (&mut scenario.session, scenario.now);
+        let taken = match session.wants() {
+            Wants::Ahead => session.handle_ahead(&engine, input, now),
+            Wants::Discard => session.handle_discarded(input, now),
+            Wants::Lines => {
+                let Some(end) = input.iter().position(|&byte| byte == b'\n') else { break };
+                if !session.takes_line(&input[..end]) {
+                    break;
+                }
+                session.handle_line(&input[..end], now);
+                end + 1
+            }
+            Wants::Frames | Wants::Nothing => break,
+        };
+        input = &input[taken..];
+        scenario.act();
+    }
+    input
+}
+
+fn dry(scenario: &mut Scenario) -> Vec<String> {
+    scenario.session.handle_dry(scenario.now);
+    scenario.said()
+}
+
+fn stored(stored: &[Stored]) -> Outcome {
+    Outcome::StoredTogether(stored.to_vec())
+}
+
+/// What lies in files, and would do harm as commands.
+const HARM: &[u8] = b"\nrm /f\nquit\nput\n";
+
+#[test]
+fn files_are_stored_together_and_answered_in_the_order_of_their_commands() {
+    let mut scenario = Scenario::new();
+    let (first, second) = (b"first".as_slice(), b"".as_slice());
+    let refused = String::from_utf8(put(HARM)).unwrap_or_default();
+    assert!(refused.is_empty(), "frames are no text");
+    let mut refused = put(HARM);
+    refused.splice(4..6, *b"/../f");
+    let input = [put(first), refused, put(second), put(HARM)].concat();
+    assert_eq!(feed(&mut scenario, &input), b"");
+    assert_eq!(scenario.said(), [""; 0]);
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+    let Job::StoreTogether(files) = &scenario.jobs[0].1 else { panic!("another job") };
+    let contents: Vec<&[u8]> = files.iter().map(|file| &*file.content).collect();
+    assert_eq!(contents, [first, second, HARM]);
+    assert_eq!(scenario.session.wants(), Wants::Nothing);
+    let full = Reply::text(Code::NoSpace, "full");
+    scenario.done(stored(&[Stored::Visible, Stored::Failed(full), Stored::Before]));
+    let said = scenario.said();
+    assert_eq!(said[..2], ["report Put".to_owned(), format!("226 root={}", root_of(first))]);
+    assert!(said[2].starts_with("403 "), "{}", said[2]);
+    assert_eq!(said[3..5], ["report Put", "452 full"]);
+    assert_eq!(said[5..], ["report Put".to_owned(), format!("312 root={}", root_of(HARM))]);
+    assert_eq!(scenario.session.wants(), Wants::Lines);
+}
+
+#[test]
+fn frames_of_a_refused_put_are_never_read_as_commands() {
+    let line = put_line(HARM.len() as u64, " ahead=1");
+    let big = put_line(1 << 40, " ahead=1");
+    for (rights, line, code) in [
+        (Rights::ALL, line.replace("/f", "/../f"), "403"),
+        (Rights::ALL, line.replace("/f", "/.tow"), "403"),
+        (Rights::ALL, line.replace("put", "pot"), "404"),
+        (Rights::ALL, format!("sun=00000000 {line}"), "404"),
+        (Rights::ALL, line.replace("tag=t", ""), "400"),
+        (Rights::ALL, line.replace("/f", "/f /g /h"), "400"),
+        (Rights::ALL, "get /f ahead=1".to_owned(), "400"),
+        (Rights::READ, line.clone(), "406"),
+        (Rights::READ, big, "406"),
+    ] {
+        let mut scenario = Scenario::user(rights);
+        let input = [line.as_bytes(), b"\n", &whole_stream(HARM), b"noop\n"].concat();
+        assert_eq!(feed(&mut scenario, &input), b"", "{line}");
+        let said = scenario.said();
+        assert!(said.len() == 2 && said[0].starts_with(code) && said[1] == "200", "{said:?}");
+        // Neither are they where the line stands behind a file that waits.
+        assert_eq!(feed(&mut scenario, &input), b"");
+        scenario.said();
+    }
+}
+
+#[test]
+fn before_a_login_the_frames_are_passed_over_as_well() {
+    let mut scenario = Scenario::nobody();
+    for _ in 1..LOGIN_TRIES_MAX {
+        assert_eq!(feed(&mut scenario, &put(HARM)), b"");
+        assert_eq!(scenario.said(), ["530 log in first"]);
+    }
+    feed(&mut scenario, &put(HARM));
+    assert_eq!(scenario.said(), ["530 log in first", "close"]);
+}
+
+#[test]
+fn behind_a_line_that_was_spoiled_nothing_is_read() {
+    for waiting in [0, 2] {
+        let mut scenario = Scenario::new();
+        for _ in 0..waiting {
+            feed(&mut scenario, &put(b"x"));
+        }
+        let line = format!("sum=00000000 {}", put_line(1, " ahead=1"));
+        let input = [line.as_bytes(), b"\n", &whole_stream(b"x")].concat();
+        assert!(!feed(&mut scenario, &input).is_empty());
+        let mut said = scenario.said();
+        if waiting > 0 {
+            assert_eq!(said, ["start StoreTogether"]);
+            scenario.done(stored(&[Stored::Visible, Stored::Visible]));
+            said = scenario.said().split_off(4);
+        }
+        assert_eq!(said, ["400 the line was spoiled on the way", "close"]);
+        assert!(scenario.session.is_closed());
+    }
+}
+
+#[test]
+fn however_the_line_splits_them_the_answers_are_the_same() {
+    let spoiled = {
+        let mut stream = put(b"spoiled");
+        let at = stream.windows(7).position(|it| it == b"spoiled").unwrap();
+        stream[at] ^= 1;
+        stream
+    };
+    let aborted = [
+        put_line(9, " ahead=1").as_bytes(),
+        b"\n",
+        &data_frame(0, b"four"),
+        &frame_bytes(&Frame::Abort(Reply::text(Code::Changed, "it changed"))),
+    ]
+    .concat();
+    let wrong_end =
+        [put_line(9, " ahead=1").as_bytes(), b"\n", &end_frame(b"another size")].concat();
+    let whole = [put(b"a"), spoiled, aborted, wrong_end, put(b"bc"), b"noop\n".to_vec()].concat();
+    let run = |step: usize, always_dry: bool| {
+        let (mut scenario, mut said, mut waiting) = (Scenario::new(), Vec::new(), Vec::new());
+        for chunk in whole.chunks(step) {
+            waiting.extend_from_slice(chunk);
+            loop {
+                let left = feed(&mut scenario, &waiting).to_vec();
+                let stuck = left.len() == waiting.len();
+                waiting = left;
+                said.extend(scenario.said());
+                let is_dry = always_dry || stuck && waiting.ends_with(b"noop\n");
+                if is_dry {
+                    said.extend(dry(&mut scenario));
+                }
+                if let Some((_, Job::StoreTogether(files))) = scenario.jobs.first() {
+                    let all = vec![Stored::Visible; files.len()];
+                    scenario.done(stored(&all));
+                    said.extend(scenario.said());
+                } else if stuck {
+                    break;
+                }
+            }
+        }
+        assert!(waiting.is_empty());
+        said.retain(|it| it != "start StoreTogether");
+        said
+    };
+    let expected = run(whole.len(), false);
+    let codes: Vec<&str> =
+        expected.iter().filter(|it| !it.starts_with("report")).map(|it| &it[..3]).collect();
+    assert_eq!(codes, ["226", "409", "410", "400", "226", "200"]);
+    assert!(expected.iter().all(|it| !it.contains("want=")), "{expected:?}");
+    for step in 1..whole.len() {
+        for always_dry in [false, true] {
+            let said = run(step, always_dry);
+            let replies = |all: &[String]| -> Vec<String> {
+                all.iter().filter(|it| !it.starts_with("report")).cloned().collect()
+            };
+            assert_eq!(replies(&said), replies(&expected), "step {step}");
+        }
+    }
+}
+
+#[test]
+fn a_command_waits_until_the_files_before_it_are_stored() {
+    let mut scenario = Scenario::new();
+    let input = [put(b"x"), b"rm /f\n".to_vec()].concat();
+    assert_eq!(feed(&mut scenario, &input), b"rm /f\n");
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+    assert_eq!(feed(&mut scenario, b"rm /f\n"), b"rm /f\n");
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(feed(&mut scenario, b"rm /f\n"), b"");
+    assert_eq!(scenario.said().last().unwrap(), "start Remove");
+}
+
+#[test]
+fn a_file_that_has_begun_does_not_hold_up_those_before_it() {
+    let mut scenario = Scenario::new();
+    let (first, second) = (put(b"first"), put(b"second"));
+    feed(&mut scenario, &first);
+    feed(&mut scenario, &second[..second.len() - 20]);
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(scenario.said().len(), 2);
+    assert_eq!(feed(&mut scenario, &second[second.len() - 20..]), b"");
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(scenario.said()[1], format!("226 root={}", root_of(b"second")));
+}
+
+#[test]
+fn a_file_whose_rest_does_not_come_has_a_deadline() {
+    let mut scenario = Scenario::new();
+    let whole = put(&[7; 1000]);
+    feed(&mut scenario, &whole[..500]);
+    scenario.after(STALL);
+    assert_eq!(scenario.said(), ["report Put", "408 you took too long", "close"]);
+    assert_eq!(scenario.session.memory.claimed_bytes(), 0);
+}
+
+#[test]
+fn what_a_connection_holds_is_bounded_in_files_and_in_bytes() {
+    let leaf = vec![7; usize::try_from(HELD_FILE_BYTES_MAX).unwrap()];
+    for source in [b"".as_slice(), b"x", &leaf] {
+        let (mut scenario, one) = (Scenario::new(), put(source));
+        let mut files = 0;
+        while feed(&mut scenario, &one).is_empty() {
+            files += 1;
+            assert!(files <= HELD_FILES_MAX);
+        }
+        let held = scenario.session.memory.claimed_bytes();
+        assert!(held <= HELD_BYTES_MAX, "{held} bytes of {files} files");
+        assert!(files == HELD_FILES_MAX || held > HELD_BYTES_MAX - 2 * leaf.len());
+        assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+        scenario.done(stored(&vec![Stored::Visible; files]));
+        scenario.said();
+        assert_eq!(scenario.session.memory.claimed_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_line_that_breaks_gives_the_memory_back_and_answers_nothing() {
+    let mut scenario = Scenario::new();
+    feed(&mut scenario, &put(b"one"));
+    feed(&mut scenario, &put(&[7; 1000])[..500]);
+    assert!(scenario.session.memory.claimed_bytes() > 1000);
+    scenario.session.handle_broken("cut");
+    assert_eq!(scenario.said(), ["report Put", "report Put"]);
+    assert_eq!(scenario.session.memory.claimed_bytes(), 0);
+}
+
+#[test]
+fn where_memory_is_short_a_file_gets_a_partial_and_one_answer_all_the_same() {
+    let mut scenario = Scenario::new();
+    feed(&mut scenario, &put(b"first"));
+    let left = HELD_BYTES_SERVER_MAX - scenario.session.memory.claimed_bytes();
+    let _all = scenario.session.memory.claim(left).unwrap();
+    let second = put(b"second");
+    let frames = feed(&mut scenario, &second);
+    assert_eq!(frames, whole_stream(b"second"));
+    // The answers keep their order.
+    assert_eq!(scenario.said(), ["start StoreTogether"]);
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(
+        scenario.said()[1..],
+        [format!("226 root={}", root_of(b"first")), "start OpenPartial".to_owned()]
+    );
+    scenario.done(Outcome::PartialOpened { progress: Progress::new(6), tag: None });
+    assert_eq!(scenario.said(), [""; 0]);
+    assert!(scenario.session.comes_ahead());
+    scenario.frames(frames);
+    assert_eq!(scenario.said(), ["start Commit"]);
+    scenario.done(Outcome::Committed);
+    assert_eq!(scenario.said().last().unwrap(), &format!("226 root={}", root_of(b"second")));
+}
+
+#[test]
+fn a_large_file_ahead_that_is_refused_or_differs_is_answered_once_and_in_step() {
+    let source = vec![7; 70_000];
+    let refuse: fn(&mut Scenario) = |scenario| {
+        scenario.done(Outcome::Failed(Reply::text(Code::Busy, "busy")));
+    };
+    let differ: fn(&mut Scenario) = |scenario| {
+        scenario.done(Outcome::PartialOpened { progress: Progress::new(70_000), tag: None });
+    };
+    for (answer, code) in [(refuse, "423"), (differ, "409")] {
+        let mut scenario = Scenario::new();
+        let mut stream = put(&source);
+        let line = stream.iter().position(|&byte| byte == b'\n').unwrap();
+        stream[line + 40] ^= 1;
+        let frames = feed(&mut scenario, &stream);
+        assert_eq!(scenario.said(), ["start OpenPartial"]);
+        answer(&mut scenario);
+        if scenario.session.wants() == Wants::Frames {
+            scenario.frames(frames);
+        } else {
+            assert_eq!(feed(&mut scenario, frames), b"");
+        }
+        let mut said = scenario.said();
+        said.retain(|it| !it.starts_with("re"));
+        assert!(said.len() == 1 && said[0].starts_with(code), "{said:?}");
+        assert!(!said[0].contains("want"), "{said:?}");
+        assert_eq!(scenario.session.wants(), Wants::Lines);
+    }
+}
