@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags, Stat, Timespec, Timestamps, fstat, openat},
+    fs::{Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, fstat, openat},
     io::Errno,
 };
 
@@ -176,9 +176,9 @@ impl Root {
         let dir = dirs.open.get(at).ok_or(StoreError::NotFound)?;
         // Looked at only now: a file before it in the group may have had the same name.
         let replaced = self.weigh(dir, name);
-        let rename = if file.replace { sys::rename } else { sys::rename_to_new };
+        let flags = if file.replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         let own_name = temporary.own_name.as_bytes();
-        rename(temporary.partials, own_name, dir.as_fd(), name).doing("renaming")?;
+        sys::rename(temporary.partials, own_name, dir.as_fd(), name, flags).doing("renaming")?;
         temporary.is_shown = true;
         temporary.reservation.commit(file.content.len() as u64, replaced);
         // Before anything that may wait: nobody but us has written to it yet.
