@@ -12,10 +12,10 @@ use towpath::{
     store::Root,
 };
 
-use crate::{Failure, cli::Flags, confine, first};
+use crate::{Failure, cli::Flags, confine, first, logging::Log};
 
 /// Serves until a signal ends it.
-pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
+pub(crate) fn run(flags: &Flags, log: &Log) -> Result<(), Failure> {
     forbid_core_dumps();
     allow_descriptors();
     let options = flags.options();
@@ -28,6 +28,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let layers = confine::enter(flags, &setup, &listen);
     let reload = Started { flags: flags.clone(), options, setup: setup.clone() };
     let server = layers.and_then(|layers| {
+        log.write_beside();
         log::info!("{layers}");
         Ok(Server::bind(&Config {
             root: setup.root,
@@ -96,16 +97,4 @@ fn allow_descriptors() {
     if let Err(error) = setrlimit(Resource::Nofile, all) {
         log::warn!("can't raise the number of descriptors: {error}");
     }
-}
-
-/// Logs to stderr; RUST_LOG says more precisely than the flags what.
-pub(crate) fn start_log(flags: &Flags) {
-    let level = match (flags.quiet, flags.verbose) {
-        (true, _) => "warn",
-        (false, 0) => "info",
-        (false, 1) => "debug",
-        (false, _) => "trace",
-    };
-    let environment = env_logger::Env::default().default_filter_or(level);
-    env_logger::Builder::from_env(environment).format_target(false).init();
 }
