@@ -17,12 +17,16 @@ use crate::{
         ChunkJobs, LeafJob, Md5Job, Outgoing, Piece, Read, Settled, Violation, Wants, run_together,
     },
     store::{ReadNow, StoreError},
-    wire::{Code, Frame, FrameKind, Reply, frame_bytes},
+    wire::{Code, FRAME_HEADER_BYTES, Frame, FrameKind, Reply, frame_bytes},
 };
 
 /// Space between the buffers' starts beyond a power of two, so that lanes that run through them
 /// in lockstep do not meet in the same cache sets.
 const STAGGER_BYTES: usize = 65 * 64;
+
+/// What may stand before the data of a step: the digest of a segment, and two headers.
+const FRAMING_BYTES: usize = 16 + 2 * FRAME_HEADER_BYTES;
+const _: () = assert!(FRAMING_BYTES < STAGGER_BYTES);
 
 /// Pieces in one step beyond which a peer is read in small bites.
 const PIECES_PER_STEP: usize = 128;
@@ -116,7 +120,9 @@ fn receive(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Op
     let kept = connection.input.len();
     buffer.get_mut(..kept)?.copy_from_slice(&connection.input);
     connection.consume_input(kept);
-    let mut room = turn.chunk_bytes().min(connection.receive_bytes).min(connection.chunk_bytes);
+    let most = turn.chunk_bytes().min(connection.receive_bytes).min(connection.chunk_bytes);
+    let next = connection.session.incoming()?.next_read_bytes(most);
+    let mut room = next.min(most + FRAMING_BYTES).saturating_sub(kept);
     if connection.session.comes_ahead() {
         // What comes behind it has to be kept.
         room = room.min(PENDING_INPUT_BYTES_MAX - kept);
