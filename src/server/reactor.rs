@@ -14,6 +14,7 @@ mod shutdown;
 mod sources;
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io,
     net::SocketAddr,
@@ -48,7 +49,7 @@ use crate::{
     digest::{Engine, FileDigests},
     limits::{
         CONNECTIONS_MAX, EXPIRE_INTERVAL, HOLDER_SILENT, LISTEN_ADDRESSES_MAX,
-        NOBODY_INPUT_BYTES_MAX, TURN_TIME_MAX,
+        NOBODY_INPUT_BYTES_MAX, TURN_TIME_MAX, WORKING_INTERVAL,
     },
     session::{Action, Job, JobId, Memory, Outcome, SmallFile, Wants},
     store::{Root, Source, Worker, partial_name},
@@ -69,8 +70,6 @@ const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
 /// Lines served for one connection before the others have their turn.
 const LINES_PER_TURN: usize = 16;
 
-const NO_WAIT: Duration = Duration::ZERO;
-
 pub(super) use self::actions::sweep;
 
 pub(super) struct Reactor {
@@ -89,6 +88,8 @@ pub(super) struct Reactor {
     ready: VecDeque<Token>,
     /// Connections with bulk work that can go on.
     bulk: VecDeque<Token>,
+    /// Reads that the disk thread is at, or will be.
+    cold_reads: Cell<usize>,
     timers: Timers,
     writers: Writers,
     /// Somebody may wait to be accepted of whom no event will tell again.
@@ -172,6 +173,7 @@ impl Reactor {
             generation: 0,
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
+            cold_reads: Cell::new(0),
             timers: Timers::default(),
             writers: Writers::default(),
             accept_pending: true,
@@ -358,27 +360,30 @@ impl Reactor {
         let Some(connection) = find(&mut self.connections, token) else {
             return;
         };
-        let mut works = bulk::has_work(connection);
-        let wait = if works { self.rates.wait(connection.user.as_ref(), now) } else { NO_WAIT };
+        let wait = self.rates.wait(connection.user.as_ref(), now);
+        connection.may_move = wait.is_zero();
+        let mut works = bulk::has_work(connection, connection.may_move);
         // While more is coming at once, small things gather.
-        if !works || !wait.is_zero() || connection.is_due() {
+        if !works || connection.is_due() {
             connection.flush(now);
-            works = works || bulk::has_work(connection);
+            works = works || bulk::has_work(connection, connection.may_move);
         }
+        let waits = !connection.may_move && bulk::has_work(connection, true);
+        hold_up(connection, waits, now);
         // A reset that was found while lines were read: no event will tell of it again.
         if connection.broken {
             return self.close(token, "the line broke", now);
         }
-        if works && !connection.bulk_queued && wait.is_zero() {
+        if works && !connection.bulk_queued {
             connection.bulk_queued = true;
             connection.chunk_bytes = self.rates.chunk_bytes(connection.user.as_ref());
             self.bulk.push_back(token);
         }
         // Whoever waits for others to be stored with has waited for long enough.
-        if (!works || !wait.is_zero()) && connection.session.handle_dry(now) {
+        if !works && connection.session.handle_dry(now) {
             return enqueue(&mut self.ready, connection);
         }
-        let ended = connection.input_ended && !works && connection.is_flushed();
+        let ended = connection.input_ended && !works && !waits && connection.is_flushed();
         let waits_for_input = match connection.session.wants() {
             Wants::Lines => connection.session.outgoing().is_none(),
             Wants::Frames | Wants::Ahead | Wants::Discard => true,
@@ -391,10 +396,11 @@ impl Reactor {
         if let Some(Held::Action(running)) = &connection.held {
             deadline = running.budget.wake().map_or(deadline, |wake| wake.min(deadline));
         }
-        if !wait.is_zero() {
-            // That we hold it up does not count against the peer.
-            connection.session.handle_held_up(now);
-            deadline = connection.session.deadline().min(now + wait);
+        if waits {
+            deadline = now + wait;
+        } else if connection.held_up.is_some() {
+            // It is in a queue.
+            deadline = deadline.max(now + WORKING_INTERVAL);
         }
         if connection.reminder.is_none_or(|at| deadline < at) {
             connection.reminder = Some(deadline);
@@ -549,7 +555,10 @@ impl Reactor {
                 continue;
             }
             connection.reminder = None;
-            connection.session.handle_timeout(now);
+            // While the limit on the rate keeps it waiting, the peer can do nothing.
+            if connection.held_up.is_none() {
+                connection.session.handle_timeout(now);
+            }
             self.serve(token, now);
         }
         if now >= self.expire_at {
@@ -570,6 +579,17 @@ impl Reactor {
 /// The connection of a token, if it is still the same.
 fn find(connections: &mut Slab<Connection>, token: Token) -> Option<&mut Connection> {
     connections.get_mut(token.0 & SLOT_MASK).filter(|connection| connection.token == token)
+}
+
+/// Notes whether the limit on the rate keeps a connection from moving what it could. From when on it
+/// does is forgotten once something was moved, or there is nothing to move: not when it may, nor while
+/// what it would send has to be fetched.
+fn hold_up(connection: &mut Connection, waits: bool, now: Instant) {
+    if waits {
+        connection.held_up.get_or_insert(now);
+    } else if !matches!(connection.cold, Cold::Pending(_)) && !bulk::has_work(connection, true) {
+        connection.held_up = None;
+    }
 }
 
 /// Puts a connection into the ready queue, once.
