@@ -184,6 +184,13 @@ pub const HOLDER_SILENT: Duration = Duration::from_secs(15);
 /// How often a client is told that long work goes on, so that it does not take the line for dead.
 pub const WORKING_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Lines of the log that wait to be written, in bytes: some thousands. Peers cause them, and whoever
+/// reads the log may not do so.
+pub const LOG_BYTES_MAX: usize = 1 << 20;
+
+/// How long the end waits for somebody to read the log.
+pub const LOG_DEADLINE: Duration = Duration::from_millis(300);
+
 /// From a signal to the exit: checkpoints and goodbyes have to fit.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(800);
 

@@ -17,7 +17,7 @@ use crate::{
     progress::Progress,
     session::{Incoming, LeafJob, Piece, Settled, run_jobs},
     store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
-    wire::{Code, Command, Frame, Mtime, RemotePath, Reply, Tag},
+    wire::{Code, Command, FRAME_HEADER_BYTES, Frame, Mtime, RemotePath, Reply, Tag},
 };
 
 impl Client {
@@ -330,14 +330,15 @@ impl<'a> Attempt<'a> {
         } else {
             Phase::Receiving
         }));
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut buffer = vec![0; CHUNK_BYTES + 3 * FRAME_HEADER_BYTES];
         let mut pace = Pace::new(incoming.moved_bytes());
         loop {
             // A line that is always full never waits, and only waits look at it.
             if self.client.options.stop.is_set() {
                 return Err(ClientError::Interrupted);
             }
-            let have = self.line.receive(&mut buffer)?;
+            let room = incoming.next_read_bytes(CHUNK_BYTES).min(buffer.len());
+            let have = self.line.receive(buffer.get_mut(..room).unwrap_or_default())?;
             let input = buffer.get(..have).unwrap_or_default();
             let settled = self.chunk(incoming, target, input)?;
             pace.look(incoming.moved_bytes())?;

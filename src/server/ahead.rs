@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::connection::Connection;
+use super::connection::{Connection, Moved};
 use crate::{
     digest::Engine,
     limits::HELD_BYTES_PER_TURN,
@@ -16,8 +16,8 @@ pub(super) fn has_work(connection: &Connection) -> bool {
     matches!(connection.session.wants(), Wants::Ahead | Wants::Discard)
 }
 
-/// Takes what the line has, within the budget of a turn; returns how many bytes of frames that was.
-pub(super) fn take(connection: &mut Connection, engine: &Engine, now: Instant) -> usize {
+/// Takes what the line has, within the budget of a turn.
+pub(super) fn take(connection: &mut Connection, engine: &Engine, now: Instant) -> Moved {
     let most = HELD_BYTES_PER_TURN.min(connection.chunk_bytes);
     let mut moved = 0;
     while moved < most {
@@ -46,7 +46,7 @@ pub(super) fn take(connection: &mut Connection, engine: &Engine, now: Instant) -
         connection.searched = 0;
         moved += taken;
     }
-    moved
+    Moved { bytes: moved, freely: moved >= most }
 }
 
 /// Takes the next line, if it is one that joins what waits.

@@ -4,10 +4,10 @@
 //! run together in the engine, so that many slow streams fill the lanes as well as one fast one;
 //! then each chunk goes to its file or its line.
 
-use std::time::Instant;
+use std::{cell::Cell, time::Instant};
 
 use super::{
-    connection::{Cold, Connection},
+    connection::{Cold, Connection, Moved},
     disk::{self, Disk, Held, Ticket},
 };
 use crate::{
@@ -17,12 +17,16 @@ use crate::{
         ChunkJobs, LeafJob, Md5Job, Outgoing, Piece, Read, Settled, Violation, Wants, run_together,
     },
     store::{ReadNow, StoreError, fetched_bytes},
-    wire::{Code, Frame, FrameKind, Reply, frame_bytes},
+    wire::{Code, FRAME_HEADER_BYTES, Frame, FrameKind, Reply, frame_bytes},
 };
 
 /// Space between the buffers' starts beyond a power of two, so that lanes that run through them
 /// in lockstep do not meet in the same cache sets.
 const STAGGER_BYTES: usize = 65 * 64;
+
+/// What may stand before the data of a step: the digest of a segment, and two headers.
+const FRAMING_BYTES: usize = 16 + 2 * FRAME_HEADER_BYTES;
+const _: () = assert!(FRAMING_BYTES < STAGGER_BYTES);
 
 /// Pieces in one step beyond which a peer is read in small bites.
 const PIECES_PER_STEP: usize = 128;
@@ -64,14 +68,26 @@ pub(super) struct Load {
 
 #[derive(Debug)]
 enum Work {
-    /// Frames came in: their pieces, how many bytes they were, and of how many.
-    Received { pieces: Vec<Piece>, taken: usize, have: usize, violation: Option<Violation> },
+    /// Frames came in.
+    Received(Received),
     /// Bytes to be sent.
     Send(Read),
     /// Bytes that were only hashed.
     Check,
     /// Bytes for the MD5 of a whole file.
     Hash,
+}
+
+/// Frames that came in.
+#[derive(Debug)]
+struct Received {
+    pieces: Vec<Piece>,
+    /// How many bytes they were, and of how many.
+    taken: usize,
+    have: usize,
+    /// Whether the line had as much as there was room for.
+    filled: bool,
+    violation: Option<Violation>,
 }
 
 /// What the reactor shares with a bulk step.
@@ -83,6 +99,8 @@ pub(super) struct Turn<'a> {
     pub(super) crowd: usize,
     /// The most that is taken of each, so that the step stays short.
     pub(super) chunk_bytes: usize,
+    /// How many wait for bytes from the disk: these are in no queue.
+    pub(super) cold: &'a Cell<usize>,
 }
 
 /// Reads a chunk for a connection. `None` if there is nothing to do for it now.
@@ -107,23 +125,29 @@ pub(super) fn gather(
     Some(Load { work: Work::Hash, leaves: Vec::new(), md5, bytes })
 }
 
-/// The kept input and what the line has. `None` if that is nothing.
-fn receive(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<usize> {
+/// The kept input and what the line has, and whether that is all that there is room for. `None` if it
+/// is nothing.
+fn receive(
+    turn: Turn<'_>,
+    connection: &mut Connection,
+    buffer: &mut [u8],
+) -> Option<(usize, bool)> {
     let kept = connection.input.len();
     buffer.get_mut(..kept)?.copy_from_slice(&connection.input);
     connection.consume_input(kept);
-    let mut room = turn.chunk_bytes.min(connection.receive_bytes).min(connection.chunk_bytes);
+    let most = turn.chunk_bytes.min(connection.receive_bytes).min(connection.chunk_bytes);
+    let next = connection.session.incoming()?.next_read_bytes(most);
+    let mut room = next.min(most + FRAMING_BYTES).saturating_sub(kept);
     if connection.session.comes_ahead() {
         // What comes behind it has to be kept.
         room = room.min(PENDING_INPUT_BYTES_MAX - kept);
     }
-    let room = buffer.get_mut(kept..kept + room)?;
-    let have = kept + connection.receive(room, turn.now);
-    (have > 0).then_some(have)
+    let have = kept + connection.receive(buffer.get_mut(kept..kept + room)?, turn.now);
+    (have > 0).then_some((have, have == kept + room))
 }
 
 fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
-    let have = receive(turn, connection, buffer)?;
+    let (have, filled) = receive(turn, connection, buffer)?;
     let (mut pieces, mut leaves) = (Vec::new(), Vec::new());
     let incoming = connection.session.incoming()?;
     let input = buffer.get(..have).unwrap_or_default();
@@ -138,14 +162,14 @@ fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8])
         Ok(taken) => (taken, None),
         Err(violation) => (have, Some(violation)),
     };
-    let work = Work::Received { pieces, taken, have, violation };
+    let work = Work::Received(Received { pieces, taken, have, filled, violation });
     Some(Load { work, leaves, md5, bytes: have })
 }
 
 fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
     // Digests that are due, or an abort, go before the next data frame.
     send_frames(connection, turn.now);
-    let can_send = connection.writable && connection.has_room();
+    let can_send = connection.may_move && connection.writable && connection.has_room();
     let outgoing = connection.session.outgoing()?;
     let send = outgoing.next_to_send().filter(|_| can_send);
     let check = outgoing.next_to_check();
@@ -213,9 +237,8 @@ fn read_file(
         Ok(ReadNow::Cold) => {
             let held = connection.held.as_ref()?;
             connection.reads += 1;
-            // What was fetched waits in memory of its own: little for each in a crowd.
-            let crowded = turn.crowd > COLD_CROWD;
-            let length = if crowded { read.length.min(COLD_BYTES_MIN) } else { read.length };
+            let length = cold_bytes(read.length, turn.crowd + turn.cold.get());
+            turn.cold.set(turn.cold.get() + 1);
             let ticket = Ticket::Read(connection.token, connection.reads);
             disk::read(turn.disk, ticket, held, read.offset, length);
             connection.fetched_to = read.offset + fetched_bytes(length);
@@ -240,6 +263,12 @@ fn fetch_on(turn: Turn<'_>, connection: &mut Connection, position: u64, length: 
     }
 }
 
+/// How much to fetch from the disk at once: it waits in memory of its own, and others wait for it. So
+/// little for each in a crowd.
+fn cold_bytes(wanted: usize, crowd: usize) -> usize {
+    if crowd > COLD_CROWD { wanted.min(COLD_BYTES_MIN) } else { wanted }
+}
+
 /// A read failed: there is no digest, and the peer is told.
 pub(super) fn source_failed(connection: &mut Connection, error: &StoreError, now: Instant) {
     log::error!("{}: {error}", connection.peer);
@@ -259,10 +288,10 @@ pub(super) fn hash<'a>(
 }
 
 /// Takes a hashed chunk to its file or its line.
-pub(super) fn apply(connection: &mut Connection, load: Load, buffer: &[u8], now: Instant) {
-    let Load { work, leaves, md5, .. } = load;
+pub(super) fn apply(connection: &mut Connection, load: Load, buffer: &[u8], now: Instant) -> Moved {
+    let Load { work, leaves, md5, bytes } = load;
     match work {
-        Work::Received { pieces, taken, have, violation } => {
+        Work::Received(Received { pieces, taken, have, filled, violation }) => {
             let written = apply_received(connection, pieces, leaves, md5, buffer, now);
             if let Some(violation) = violation.filter(|_| written) {
                 connection.session.handle_settled(Err(violation), now);
@@ -270,16 +299,27 @@ pub(super) fn apply(connection: &mut Connection, load: Load, buffer: &[u8], now:
                 connection.session.handle_chunk(now);
                 keep_rest(connection, buffer.get(taken..have).unwrap_or_default(), now);
             }
+            // Also what was kept behind a line: it is counted as it is taken for frames.
+            return Moved { bytes: taken, freely: filled };
         }
         Work::Hash => {
-            if let Some(md5) = md5 {
+            let is_last = connection.session.hashing().is_none_or(|(_, left)| left <= bytes as u64);
+            if is_last
+                && let Some(Held::Source(source)) = &connection.held
+                && !source.is_unchanged()
+            {
+                // What was read before and after is no version of it.
+                let reply = Reply::text(Code::Changed, "the file changed while it was read");
+                connection.session.handle_source_failed(reply, now);
+            } else if let Some(md5) = md5 {
                 connection.session.handle_hashed(md5, now);
             }
         }
         Work::Send(read) => {
             let bytes = buffer.get(..read.length).unwrap_or_default();
-            apply_send(connection, leaves, md5, bytes, now);
+            let taken = apply_send(connection, leaves, md5, bytes, now);
             send_frames(connection, now);
+            return Moved { bytes: taken, freely: taken == bytes.len() };
         }
         Work::Check => {
             if let Some(outgoing) = connection.session.outgoing() {
@@ -289,6 +329,7 @@ pub(super) fn apply(connection: &mut Connection, load: Load, buffer: &[u8], now:
             send_frames(connection, now);
         }
     }
+    Moved::default()
 }
 
 /// Keeps what came behind a stream: commands that were pipelined.
@@ -356,15 +397,16 @@ fn hashed(outgoing: &mut Outgoing, leaves: Vec<LeafJob>, md5: Option<Md5Job>) {
     }
 }
 
+/// Sends bytes; returns how many of them the line took.
 fn apply_send(
     connection: &mut Connection,
     leaves: Vec<LeafJob>,
     md5: Option<Md5Job>,
     bytes: &[u8],
     now: Instant,
-) {
+) -> usize {
     let Some(outgoing) = connection.session.outgoing() else {
-        return;
+        return 0;
     };
     hashed(outgoing, leaves, md5);
     if let Some(header) = outgoing.data_header(bytes.len()) {
@@ -376,6 +418,7 @@ fn apply_send(
         outgoing.sent(taken);
     }
     connection.session.handle_moved(now);
+    taken
 }
 
 /// Sends digests that are due, the end, or an abort.
@@ -408,23 +451,29 @@ pub(super) fn send_frames(connection: &mut Connection, now: Instant) {
     connection.session.handle_moved(now);
 }
 
-/// Whether a connection has bulk work that can go on now.
-pub(super) fn has_work(connection: &mut Connection) -> bool {
+/// Whether a connection has bulk work that can go on now, if it may move bytes or may not. What is
+/// only hashed goes on in either case.
+pub(super) fn has_work(connection: &mut Connection, may_move: bool) -> bool {
     if connection.broken || connection.session.is_closed() {
         return false;
     }
     match connection.session.wants() {
         Wants::Frames | Wants::Ahead | Wants::Discard => {
-            return !connection.input.is_empty() || connection.readable && !connection.input_ended;
+            let has_input = connection.readable && !connection.input_ended;
+            return may_move && (has_input || !connection.input.is_empty());
         }
         Wants::Lines | Wants::Nothing => {}
     }
     if matches!(connection.cold, Cold::Pending(_)) {
         return false;
     }
-    let can_send = connection.writable && connection.has_room();
+    let can_send = may_move && connection.writable && connection.has_room();
     match connection.session.outgoing() {
         Some(outgoing) => can_send || outgoing.next_to_check().is_some(),
         None => connection.session.hashing().is_some(),
     }
 }
+
+#[cfg(test)]
+#[path = "bulk_tests.rs"]
+mod tests;

@@ -71,10 +71,12 @@ pub(super) struct Connection {
     /// Output that the line has not taken yet. Invariant: stays below
     /// [`PENDING_OUTPUT_BYTES_MAX`] plus the answer to one command.
     output: Vec<u8>,
-    /// Bytes that came in and went out in the last bulk step.
-    pub(super) line_bytes: u64,
     /// The most that is moved at once, where the rate is limited.
     pub(super) chunk_bytes: usize,
+    /// Whether the limit on the rate lets it move anything now.
+    pub(super) may_move: bool,
+    /// Since when that limit has kept it from moving what it could.
+    pub(super) held_up: Option<Instant>,
     /// How much is read from a file at once: about twice what the line took last.
     pub(super) send_bytes: usize,
     /// How much is read from the line at once: little from a peer that sends small frames, each
@@ -91,6 +93,15 @@ pub(super) struct Connection {
     pub(super) active: Instant,
     /// Everything has been said: closes when the peer has read it, or at this time.
     pub(super) lingers_until: Option<Instant>,
+}
+
+/// What a step moved of what a limit on the rate counts: frames with bytes of files.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moved {
+    pub(super) bytes: usize,
+    /// Whether the peer gave, or took, as much as was asked for: then it was not what the step had to
+    /// wait for.
+    pub(super) freely: bool,
 }
 
 /// Bytes that had to be fetched from the disk.
@@ -135,8 +146,9 @@ impl Connection {
             input: Vec::new(),
             searched: 0,
             output: Vec::new(),
-            line_bytes: 0,
             chunk_bytes: CHUNK_BYTES,
+            may_move: true,
+            held_up: None,
             send_bytes: CHUNK_BYTES,
             receive_bytes: SEND_BYTES_MIN,
             checked_last: false,
@@ -191,10 +203,8 @@ impl Connection {
     /// Hands the output and then `payload` to the line; returns how much of the payload it took.
     pub(super) fn write_payload(&mut self, payload: &[u8], now: Instant) -> usize {
         let mut taken = 0;
-        // A small file goes with what stands before and behind it. Where the rate is limited, what
-        // the line takes is counted here.
-        let is_unlimited = self.chunk_bytes == CHUNK_BYTES;
-        if is_unlimited && self.output.len() + payload.len() <= GATHERED_BYTES {
+        // A small file goes with what stands before and behind it.
+        if self.output.len() + payload.len() <= GATHERED_BYTES {
             self.output.extend_from_slice(payload);
             return payload.len();
         }
@@ -226,7 +236,6 @@ impl Connection {
             Ok(0) => self.broken = true,
             Ok(written) => {
                 self.active = now;
-                self.line_bytes += written as u64;
                 return Some(written);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
@@ -249,7 +258,6 @@ impl Connection {
                 Ok(bytes) => {
                     have += bytes;
                     self.active = now;
-                    self.line_bytes += bytes as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

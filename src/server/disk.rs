@@ -241,10 +241,7 @@ fn open_source(root: &Root, path: RemotePath) -> Opened {
 
 /// Closes files that were read.
 pub(super) fn close(disk: &Disk, sources: Vec<Arc<Source>>) {
-    disk.submit(Ticket::Nobody, move || {
-        drop(sources);
-        Done::Nothing
-    });
+    disk.submit_unawaited(Ticket::Nobody, move || drop(sources));
 }
 
 /// Has small files stored together. One that another client is writing says so.
@@ -355,12 +352,9 @@ pub(super) fn remember(
 ) {
     let Some(Held::Source(source)) = held else { return };
     let (root, source) = (Arc::clone(root), Arc::clone(source));
-    disk.submit(Ticket::Nobody, move || {
-        match digests {
-            Some(digests) => written_down(root.remember(&source, digests)),
-            None => root.forget(&source),
-        }
-        Done::Nothing
+    disk.submit_unawaited(Ticket::Nobody, move || match digests {
+        Some(digests) => written_down(root.remember(&source, digests)),
+        None => root.forget(&source),
     });
 }
 

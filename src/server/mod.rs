@@ -25,6 +25,8 @@ mod reactor;
 mod report;
 mod running;
 mod settings;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod workers;
 mod writers;

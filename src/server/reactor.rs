@@ -16,6 +16,7 @@ mod sources;
 mod takeover;
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io,
     net::SocketAddr,
@@ -51,7 +52,7 @@ use crate::{
     digest::{Engine, FileDigests},
     limits::{
         CONNECTIONS_MAX, EXPIRE_INTERVAL, LISTEN_ADDRESSES_MAX, NOBODY_INPUT_BYTES_MAX,
-        TURN_TIME_MAX,
+        TURN_TIME_MAX, WORKING_INTERVAL,
     },
     session::{Action, Job, JobId, Memory, Outcome, SmallFile, Wants},
     store::{Root, Source, Worker, partial_name},
@@ -74,8 +75,6 @@ const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
 /// Lines served for one connection before the others have their turn.
 const LINES_PER_TURN: usize = 16;
 
-const NO_WAIT: Duration = Duration::ZERO;
-
 pub(super) use self::actions::sweep;
 
 pub(super) struct Reactor {
@@ -94,6 +93,8 @@ pub(super) struct Reactor {
     ready: VecDeque<Token>,
     /// Connections with bulk work that can go on.
     bulk: VecDeque<Token>,
+    /// Reads that the disk thread is at, or will be.
+    cold_reads: Cell<usize>,
     timers: Timers,
     writers: Writers,
     /// The other workers, if there are any.
@@ -188,6 +189,7 @@ impl Reactor {
             generation: 0,
             ready: VecDeque::new(),
             bulk: VecDeque::new(),
+            cold_reads: Cell::new(0),
             timers: Timers::default(),
             writers: Writers::default(),
             siblings: None,
@@ -396,31 +398,30 @@ impl Reactor {
         let Some(connection) = find(&mut self.connections, token) else {
             return;
         };
-        let paced = |connection: &mut Connection| {
-            let works = bulk::has_work(connection);
-            works.then(|| moving::pace(connection, &self.rates, &self.writers, now))
-        };
-        let mut pace = paced(connection);
+        let pace = moving::pace(connection, &self.rates, &self.writers, now);
+        connection.may_move = pace.wait.is_zero();
+        let mut works = bulk::has_work(connection, connection.may_move);
         // While more is coming at once, small things gather.
-        if pace.is_none_or(|pace| !pace.wait.is_zero()) || connection.is_due() {
+        if !works || connection.is_due() {
             connection.flush(now);
-            pace = paced(connection);
+            works = works || bulk::has_work(connection, connection.may_move);
         }
+        let waits = !connection.may_move && bulk::has_work(connection, true);
+        hold_up(connection, waits, now);
         // A reset that was found while lines were read: no event will tell of it again.
         if connection.broken {
             return self.close(token, "the line broke", now);
         }
-        let (works, wait) = (pace.is_some(), pace.map_or(NO_WAIT, |pace| pace.wait));
-        if let Some(pace) = pace.filter(|pace| pace.wait.is_zero() && !connection.bulk_queued) {
+        if works && !connection.bulk_queued {
             connection.bulk_queued = true;
             connection.chunk_bytes = pace.chunk_bytes;
             self.bulk.push_back(token);
         }
         // Whoever waits for others to be stored with has waited for long enough.
-        if (!works || !wait.is_zero()) && connection.session.handle_dry(now) {
+        if !works && connection.session.handle_dry(now) {
             return enqueue(&mut self.ready, connection);
         }
-        let ended = connection.input_ended && !works && connection.is_flushed();
+        let ended = connection.input_ended && !works && !waits && connection.is_flushed();
         let waits_for_input = match connection.session.wants() {
             Wants::Lines => connection.session.outgoing().is_none(),
             Wants::Frames | Wants::Ahead | Wants::Discard => true,
@@ -433,10 +434,11 @@ impl Reactor {
         if let Some(Held::Action(running)) = &connection.held {
             deadline = running.budget.wake().map_or(deadline, |wake| wake.min(deadline));
         }
-        if !wait.is_zero() {
-            // That we hold it up does not count against the peer.
-            connection.session.handle_held_up(now);
-            deadline = connection.session.deadline().min(now + wait);
+        if waits {
+            deadline = now + pace.wait;
+        } else if connection.held_up.is_some() {
+            // It is in a queue.
+            deadline = deadline.max(now + WORKING_INTERVAL);
         }
         if connection.reminder.is_none_or(|at| deadline < at) {
             connection.reminder = Some(deadline);
@@ -559,7 +561,10 @@ impl Reactor {
                 continue;
             }
             connection.reminder = None;
-            connection.session.handle_timeout(now);
+            // While the limit on the rate keeps it waiting, the peer can do nothing.
+            if connection.held_up.is_none() {
+                connection.session.handle_timeout(now);
+            }
             self.serve(token, now);
         }
         let expires = now >= self.expire_at;
@@ -591,6 +596,17 @@ fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> 
 /// The connection of a token, if it is still the same.
 fn find(connections: &mut Slab<Connection>, token: Token) -> Option<&mut Connection> {
     connections.get_mut(token.0 & SLOT_MASK).filter(|connection| connection.token == token)
+}
+
+/// Notes whether the limit on the rate keeps a connection from moving what it could. From when on it
+/// does is forgotten once something was moved, or there is nothing to move: not when it may, nor while
+/// what it would send has to be fetched.
+fn hold_up(connection: &mut Connection, waits: bool, now: Instant) {
+    if waits {
+        connection.held_up.get_or_insert(now);
+    } else if !matches!(connection.cold, Cold::Pending(_)) && !bulk::has_work(connection, true) {
+        connection.held_up = None;
+    }
 }
 
 /// Puts a connection into the ready queue, once.

@@ -185,7 +185,8 @@ pub enum Outcome {
         /// The version of the source that it was made from, if anything is there.
         tag: Option<Tag>,
     },
-    /// This very version was committed before: its verdict may have been lost with the line.
+    /// A version like this one was committed before: its verdict may have been lost with the line, or
+    /// the source may only have been touched. Its sender compares the root.
     CommittedBefore {
         /// Root over the whole file.
         root: Md5Digest,

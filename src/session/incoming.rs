@@ -58,6 +58,9 @@ pub enum Settled {
     Aborted(Reply),
 }
 
+/// A digest and its header.
+const DIGEST_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 16;
+
 /// Where parsing stands.
 #[derive(Debug)]
 enum Parser {
@@ -96,6 +99,10 @@ pub struct Incoming {
     received_bytes: u64,
     /// Digests of segments that were compared.
     compared: u64,
+    /// Whether the last data frame had a leaf or more.
+    has_large_frames: bool,
+    /// Whether the last data frame ended a segment, whose digest is likely to follow.
+    awaits_digest: bool,
     /// A digest came before its data. Found while parsing: by the time it is settled, the data
     /// may be here, and the answer must not depend on how the line splits them.
     came_early: bool,
@@ -121,6 +128,8 @@ impl Incoming {
             rounds_without_progress: 0,
             received_bytes: 0,
             compared: 0,
+            has_large_frames: false,
+            awaits_digest: false,
             came_early: false,
         }
     }
@@ -195,6 +204,40 @@ impl Incoming {
         Ok(())
     }
 
+    /// How many bytes to read for the next [`Incoming::parse`], of which about `most` are of the file.
+    /// Data shall end where a leaf does, and a large frame with the header of the next: otherwise each
+    /// header between data would make two writes of one, and two hash jobs of a leaf.
+    #[must_use]
+    pub fn next_read_bytes(&self, most: usize) -> usize {
+        const LEAF: usize = LEAF_BYTES as usize;
+        match &self.parser {
+            Parser::Header(have) => {
+                let digest = if self.awaits_digest { DIGEST_FRAME_BYTES } else { 0 };
+                (digest + FRAME_HEADER_BYTES).saturating_sub(have.len()) + most
+            }
+            Parser::Data { offset, left } => {
+                let at = usize::try_from(*offset % LEAF_BYTES).unwrap_or(0);
+                let (beyond, left) = ((at + most) % LEAF, *left as usize);
+                let to_leaf = if beyond < most { most - beyond } else { most };
+                if to_leaf < left {
+                    to_leaf
+                } else if self.has_large_frames {
+                    left + FRAME_HEADER_BYTES
+                } else {
+                    // Small frames come together.
+                    let behind = most.saturating_sub(left);
+                    let beyond = if behind >= LEAF { behind % LEAF } else { 0 };
+                    left + FRAME_HEADER_BYTES + behind - beyond
+                }
+            }
+            Parser::Payload { header, bytes } => {
+                let left = (header.length as usize).saturating_sub(bytes.len());
+                left + FRAME_HEADER_BYTES + most
+            }
+            Parser::Ended => most,
+        }
+    }
+
     /// Splits as much of `input` as there are frames: pieces in their order, and the jobs to hash
     /// their data. Returns how many bytes to consume; what is behind the end of the round stays.
     ///
@@ -226,6 +269,7 @@ impl Incoming {
                     *offset += take as u64;
                     *left -= u32::try_from(take).unwrap_or(*left);
                     if *left == 0 {
+                        self.awaits_digest = offset.is_multiple_of(SEGMENT_BYTES);
                         self.parser = Parser::Header(Vec::new());
                     }
                     at += take;
@@ -256,11 +300,13 @@ impl Incoming {
         match header.kind {
             FrameKind::Data => {
                 self.place(header)?;
+                self.has_large_frames = u64::from(header.length) >= LEAF_BYTES;
                 Ok(Parser::Data { offset: header.offset, left: header.length })
             }
             FrameKind::Segment | FrameKind::End | FrameKind::Abort => {
                 let is_digest = header.kind == FrameKind::Segment;
                 self.came_early |= is_digest && !self.has_come(header.offset);
+                self.awaits_digest = false;
                 Ok(Parser::Payload { header, bytes: Vec::new() })
             }
         }

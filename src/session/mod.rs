@@ -30,7 +30,12 @@ mod streaming;
 mod tests;
 mod violation;
 
-use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use self::{
     actions::{
@@ -334,10 +339,12 @@ impl Session {
         }
     }
 
-    /// The server itself keeps a stream from going on, since its rate is limited: that is no stall.
-    pub const fn handle_held_up(&mut self, now: Instant) {
+    /// The server itself has kept a stream from going on for so long, since its rate is limited: that
+    /// was no stall. Only for a peer that then had as much ready as could be taken: to others it makes
+    /// no difference.
+    pub fn handle_held_up(&mut self, waited: Duration, now: Instant) {
         if matches!(self.state, State::Streaming(_)) {
-            self.since = now;
+            self.since = (self.since + waited).min(now);
         }
     }
 

@@ -78,7 +78,8 @@ pub struct Upload {
 pub enum Opened {
     /// It is open, with what is there of it, and of which version that is.
     Partial(Partial, Progress, Tag),
-    /// This very version was committed before, and nobody has touched the file since.
+    /// A version of this size and modification time was committed before, and nobody has touched the
+    /// file since. Beside a target, it is also of the same tag.
     Committed(Md5Digest, Option<Md5Digest>),
 }
 
@@ -145,12 +146,17 @@ impl Partial {
         let epoch = replay.as_ref().map_or(0, |replay| replay.epoch) + 1;
         if let Some(replay) = &replay
             && let Some(receipt) = replay.commit.filter(|_| !fresh)
-            && replay.tag == upload.tag
+            // What a sender touched, or copied, is mostly the same: it compares the root. A receiver
+            // could not.
+            && (place == Place::Internal || replay.tag == upload.tag)
             && let Ok(file) = root.open_file(&upload.path)
             && recover::is_as_committed(&receipt, &file, &upload)?
         {
-            // Its verdict may have been lost with the process, before the directory was synced.
-            sys::fsync(&target_dir).doing("syncing the directory")?;
+            // Its verdict may have been lost with the process, before the directory was synced. The
+            // ctime was noted behind that.
+            if receipt.ctime.is_none() {
+                sys::fsync(&target_dir).doing("syncing the directory")?;
+            }
             if place == Place::Beside {
                 let _ = sys::unlink(&dir, &format!("{stem}.journal"));
             }

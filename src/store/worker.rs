@@ -8,7 +8,8 @@ use std::{
     thread::JoinHandle,
 };
 
-type Job<T> = Box<dyn FnOnce() -> T + Send>;
+/// `None`: nobody waits for it.
+type Job<T> = Box<dyn FnOnce() -> Option<T> + Send>;
 
 /// A thread that does jobs in the order in which they came, and tells when one is done.
 ///
@@ -26,7 +27,8 @@ pub struct Worker<K, T> {
 pub struct Panicked(String);
 
 impl<K: Send + 'static, T: Send + 'static> Worker<K, T> {
-    /// Starts the thread. `notify` is called after each job, on that thread, and must not block.
+    /// Starts the thread. `notify` is called after each job that somebody waits for, on that thread, and
+    /// must not block.
     ///
     /// # Errors
     /// The system has no thread left.
@@ -36,6 +38,7 @@ impl<K: Send + 'static, T: Send + 'static> Worker<K, T> {
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
             for (ticket, job) in queue {
                 let outcome = catch_unwind(AssertUnwindSafe(job)).map_err(Panicked::new);
+                let Some(outcome) = outcome.transpose() else { continue };
                 if finished.send((ticket, outcome)).is_err() {
                     break;
                 }
@@ -47,9 +50,22 @@ impl<K: Send + 'static, T: Send + 'static> Worker<K, T> {
 
     /// Hands over a job. `ticket` comes back with its outcome.
     pub fn submit(&self, ticket: K, job: impl FnOnce() -> T + Send + 'static) {
+        self.send(ticket, Box::new(|| Some(job())));
+    }
+
+    /// Hands over a job that nobody waits for: `ticket` comes back only if it panics.
+    pub fn submit_unawaited(&self, ticket: K, job: impl FnOnce() + Send + 'static) {
+        let job = || {
+            job();
+            None
+        };
+        self.send(ticket, Box::new(job));
+    }
+
+    fn send(&self, ticket: K, job: Job<T>) {
         if let Some(jobs) = &self.jobs {
             // The thread ends only when this sender is dropped.
-            let _ = jobs.send((ticket, Box::new(job)));
+            let _ = jobs.send((ticket, job));
         }
     }
 
@@ -91,7 +107,13 @@ impl Panicked {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+        time::Duration,
+    };
 
     use super::*;
 
@@ -106,6 +128,25 @@ mod tests {
         for n in 0..10_000 {
             assert_eq!(worker.wait(LONG), Some((n, Ok(n * 2))));
         }
+    }
+
+    #[test]
+    fn nobody_is_woken_for_a_job_that_nobody_waits_for_unless_it_panics() {
+        let woken = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&woken);
+        let worker = Worker::<u8, u8>::spawn(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let worker = worker.unwrap();
+        for n in 0..100 {
+            worker.submit_unawaited(n, || ());
+        }
+        worker.submit_unawaited(100, || panic!("seeded"));
+        worker.submit(101, || 7);
+        assert!(matches!(worker.wait(LONG), Some((100, Err(_)))));
+        assert_eq!(worker.wait(LONG), Some((101, Ok(7))));
+        drop(worker);
+        assert_eq!(woken.load(Ordering::Relaxed), 2);
     }
 
     #[test]

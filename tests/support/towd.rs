@@ -69,6 +69,8 @@ impl Towd {
 
     /// All that the server has said on stderr so far, over restarts.
     pub fn stderr(&self) -> String {
+        // A thread of its own writes it, which sleeps when it has nothing to write.
+        wait_until(PATIENCE, || !writes_log(self.pid()));
         fs::read(stderr_path(&self.home))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .expect("the captured stderr is readable")
@@ -135,6 +137,14 @@ impl Drop for Towd {
             assert!(!self.stderr().contains("panicked"), "{}", self.stderr());
         }
     }
+}
+
+/// Whether a server has lines of its log that are not written yet.
+fn writes_log(pid: u32) -> bool {
+    // A process that has ended has no threads.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().any(|stat| stat.contains(" (log) ") && !stat.contains(" (log) S "))
 }
 
 fn stderr_path(home: &TestDir) -> PathBuf {

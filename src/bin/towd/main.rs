@@ -5,13 +5,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use towpath::config::{ConfigFile, Problem};
 
-use crate::cli::{Flags, Task};
+use crate::{
+    cli::{Flags, Task},
+    logging::Log,
+};
 
 mod check;
 mod cli;
 mod confine;
 mod first;
 mod invite;
+mod logging;
 mod password;
 mod serve;
 mod supervisor;
@@ -51,8 +55,10 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     let done = match &flags.task {
         None => {
-            serve::start_log(&flags);
-            serve::run(&flags)
+            let log = Log::start(&flags);
+            let done = serve::run(&flags, &log);
+            log.finish();
+            done
         }
         Some(Task::User { command }) => user::run(&flags, command),
         Some(Task::Invite(invite)) => invite::run(&flags, invite),

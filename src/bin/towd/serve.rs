@@ -6,7 +6,6 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use env_logger::fmt::ConfigurableFormat;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use towpath::{
     config::{ConfigFile, ListenAddress, Problem, Setup},
@@ -19,15 +18,16 @@ use crate::{
     cli::Flags,
     confine,
     first::{self, First},
+    logging::Log,
     supervisor::Supervisor,
 };
 
 /// Serves until a signal ends it.
-pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
+pub(crate) fn run(flags: &Flags, log: &Log) -> Result<(), Failure> {
     forbid_core_dumps();
     allow_descriptors();
     if flags.worker {
-        return work(flags);
+        return work(flags, log);
     }
     let options = flags.options();
     let setup = options.check().map_err(|problems| Failure::of(&problems))?;
@@ -37,11 +37,13 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     Root::serve(&path).map_err(|error| StartError::Root { path, error })?;
     let first = first::user(&setup)?;
     if setup.workers > 1 {
+        log.write_beside();
         return supervise(&options, &setup, listen, first);
     }
     let layers = confine::enter(flags, &setup, &listen);
     let reload = Started { flags: flags.clone(), options, setup: setup.clone() };
     let server = layers.and_then(|layers| {
+        log.write_beside();
         log::info!("{layers}");
         Ok(Server::bind(&Config {
             root: setup.root,
@@ -91,7 +93,7 @@ fn supervise(
 }
 
 /// Serves as one of several, until a signal ends it or the one that started it is gone.
-fn work(flags: &Flags) -> Result<(), Failure> {
+fn work(flags: &Flags, log: &Log) -> Result<(), Failure> {
     let seat = Seat::take(io::stdin().as_fd())?;
     // Otherwise it is called as the link that it was started by.
     let _ = rustix::thread::set_name(c"towd");
@@ -101,6 +103,7 @@ fn work(flags: &Flags) -> Result<(), Failure> {
     options.users = Some(seat.users().to_owned());
     let setup = options.check().map_err(|problems| Failure::of(&problems))?;
     let layers = confine::enter(flags, &setup, &seat.addresses())?;
+    log.write_beside();
     log::info!("worker {}: {layers}", seat.index());
     let reload = Started { flags: flags.clone(), options, setup: setup.clone() };
     let config = Config {
@@ -158,28 +161,4 @@ fn allow_descriptors() {
     if let Err(error) = setrlimit(Resource::Nofile, all) {
         log::warn!("can't raise the number of descriptors: {error}");
     }
-}
-
-/// Logs to stderr; RUST_LOG says more precisely than the flags what. Workers say which they are.
-pub(crate) fn start_log(flags: &Flags) {
-    let level = match (flags.quiet, flags.verbose) {
-        (true, _) => "warn",
-        (false, 0) => "info",
-        (false, 1) => "debug",
-        (false, _) => "trace",
-    };
-    let environment = env_logger::Env::default().default_filter_or(level);
-    let mut builder = env_logger::Builder::from_env(environment);
-    builder.format_target(false);
-    if flags.worker {
-        let mut format = ConfigurableFormat::default();
-        format.target(false);
-        let process = std::process::id();
-        // In front, where whoever reads the log by a pattern expects anything.
-        builder.format(move |out, record| {
-            write!(out, "{process} ")?;
-            format.format(out, record)
-        });
-    }
-    builder.init();
 }

@@ -32,7 +32,10 @@ impl Reactor {
                 (Ticket::Session(token, job), Done::Sources(opened)) => {
                     self.take_sources(token, job, opened, now);
                 }
-                (Ticket::Read(token, read), done) => self.take_read(token, read, done, now),
+                (Ticket::Read(token, read), done) => {
+                    self.cold_reads.set(self.cold_reads.get().saturating_sub(1));
+                    self.take_read(token, read, done, now);
+                }
                 (Ticket::Session(token, job), Done::Login(outcome, changed)) => {
                     self.take_outcome(token, job, outcome, None, now);
                     changed.into_iter().for_each(|accounts| self.take_accounts(&accounts, now));

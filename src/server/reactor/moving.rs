@@ -13,7 +13,7 @@ use crate::{
     server::{
         ahead,
         bulk::{self, Turn},
-        connection::Connection,
+        connection::{Connection, Moved},
         rates::Rates,
         writers::Writers,
     },
@@ -50,18 +50,16 @@ impl Reactor {
     pub(super) fn bulk_step(&mut self, batch: &[Token], now: Instant) -> usize {
         let crowd = batch.len() + self.bulk.len();
         let chunk_bytes = step_chunk_bytes(batch.len());
-        let turn = Turn { disk: &self.disk, now, crowd, chunk_bytes };
+        let turn = Turn { disk: &self.disk, now, crowd, chunk_bytes, cold: &self.cold_reads };
         let mut moved = 0;
         let mut loads = Vec::with_capacity(batch.len());
         let mut buffers = Vec::with_capacity(batch.len());
         for (&token, buffer) in batch.iter().zip(self.buffers.all()) {
             let load = find(&mut self.connections, token).and_then(|connection| {
-                // Lines and output of actions are not limited, and so not counted.
-                connection.line_bytes = 0;
                 if ahead::has_work(connection) {
-                    let bytes = ahead::take(connection, &self.engine, now);
-                    moved += bytes;
-                    self.rates.take(connection.user.as_ref(), bytes as u64, now);
+                    let step = ahead::take(connection, &self.engine, now);
+                    moved += step.bytes;
+                    count(&mut self.rates, connection, step, now);
                     return None;
                 }
                 bulk::gather(turn, connection, buffer)
@@ -74,10 +72,8 @@ impl Reactor {
             let Some(load) = load else { continue };
             moved += load.bytes;
             if let Some(connection) = find(&mut self.connections, token) {
-                bulk::apply(connection, load, buffer, now);
-                // What came in was counted when it was gathered.
-                let bytes = std::mem::take(&mut connection.line_bytes);
-                self.rates.take(connection.user.as_ref(), bytes, now);
+                let step = bulk::apply(connection, load, buffer, now);
+                count(&mut self.rates, connection, step, now);
             }
         }
         for &token in batch {
@@ -126,9 +122,25 @@ fn step_chunk_bytes(batch: usize) -> usize {
     (STEP_BYTES / batch.max(1) / LEAF * LEAF).max(LEAF)
 }
 
+/// Counts what a step has moved. If the limit kept it waiting, and the peer did not, then that time does
+/// not count against the peer.
+fn count(rates: &mut Rates, connection: &mut Connection, step: Moved, now: Instant) {
+    if step.bytes == 0 {
+        return;
+    }
+    rates.take(connection.user.as_ref(), step.bytes as u64, now);
+    if let Some(since) = connection.held_up.take().filter(|_| step.freely) {
+        connection.session.handle_held_up(now.saturating_duration_since(since), now);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::hold_up, *};
+    use crate::{
+        limits::{RATE_BYTES_MIN, STALL_DEADLINE},
+        server::testing::{connected, puts},
+    };
 
     #[test]
     fn a_step_is_as_long_for_many_as_for_one() {
@@ -146,5 +158,39 @@ mod tests {
         assert_eq!(disk_wait(10, 9, active, active), Some(HELD_BACK_INTERVAL));
         let later = active + HELD_BACK_INTERVAL;
         assert_eq!(disk_wait(10, 9, active, later), Some(Duration::ZERO));
+    }
+
+    /// When an upload is given up that has waited twice for others, with so many bytes ready of the
+    /// next step, and how long it has waited.
+    fn deadline_after_waiting(freely: bool) -> (Duration, Duration) {
+        let (began, mut now) = (Instant::now(), Instant::now());
+        let (mut connection, _peer) = connected(began);
+        puts(&mut connection, 1 << 20, began);
+        let mut rates = Rates::default();
+        rates.limit_server(Some(RATE_BYTES_MIN), began);
+        let mut waited = Duration::ZERO;
+        for _ in 0..2 {
+            now += Duration::from_secs(5);
+            // What others have moved.
+            rates.take(None, 20 * RATE_BYTES_MIN, now);
+            let wait = rates.wait(None, now);
+            assert!(!wait.is_zero());
+            hold_up(&mut connection, true, now);
+            hold_up(&mut connection, true, now + wait / 2);
+            now += wait;
+            waited += wait;
+            hold_up(&mut connection, false, now);
+            count(&mut rates, &mut connection, Moved { bytes: 1, freely }, now);
+            assert_eq!(connection.held_up, None);
+        }
+        (connection.session.deadline() - began, waited)
+    }
+
+    #[test]
+    fn a_peer_gets_the_time_that_it_was_held_up_and_one_that_has_little_to_say_does_not() {
+        let (deadline, waited) = deadline_after_waiting(true);
+        assert!(waited > Duration::from_secs(30));
+        assert_eq!(deadline, STALL_DEADLINE + waited);
+        assert_eq!(deadline_after_waiting(false).0, STALL_DEADLINE);
     }
 }

@@ -9,11 +9,11 @@ use super::{
     },
 };
 use crate::{
-    digest::{LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
+    digest::{Engine, LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
     limits::{FILE_BYTES_MAX, ROUNDS_WITHOUT_PROGRESS_MAX},
     progress::Progress,
-    session::{Job, Outcome, Wants},
-    wire::{Code, Frame, Reply, frame_bytes},
+    session::{Incoming, Job, Outcome, Piece, Wants, run_jobs},
+    wire::{Code, DigestChoice, Frame, Reply, frame_bytes},
 };
 
 const ABORT: &[u8] = b"A\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x00451";
@@ -295,15 +295,20 @@ fn the_deadline_of_a_refused_stream_is_not_renewed_by_what_comes() {
 }
 
 #[test]
-fn a_stream_that_the_server_holds_up_does_not_stall() {
+fn only_the_time_that_the_server_holds_a_stream_up_is_no_stall() {
     let mut scenario = Scenario::to_streaming_in(Progress::new(1000));
     for _ in 0..5 {
-        let now = scenario.now;
-        scenario.session.handle_held_up(now);
-        scenario.after(STALL - Duration::from_secs(1));
+        scenario.now += STALL;
+        scenario.session.handle_held_up(STALL, scenario.now);
+        scenario.after(Duration::from_secs(10));
     }
     assert_eq!(scenario.said(), [""; 0]);
-    scenario.after(Duration::from_secs(1));
+    // More than was waited is not to be had.
+    let (now, deadline) = (scenario.now, scenario.session.deadline());
+    assert_eq!(deadline, now + STALL - Duration::from_secs(50));
+    scenario.session.handle_held_up(STALL, now);
+    assert_eq!(scenario.session.deadline(), now + STALL);
+    scenario.after(STALL);
     assert!(scenario.session.is_closed());
 }
 
@@ -406,4 +411,54 @@ fn a_command_within_a_stream_ends_it_and_lets_go() {
     let mut scenario = Scenario::to_streaming_out(LEAF_BYTES);
     scenario.line("noop");
     assert_eq!(scenario.said(), ["report Get", "release", "close"]);
+}
+
+/// Sizes and places of the pieces that a stream comes in, if each step reads as much as is wanted.
+fn pieces_of(stream: &[u8], size: u64, most: usize) -> Vec<(u64, usize)> {
+    let mut incoming = Incoming::new(Progress::new(size), DigestChoice::Tree);
+    let (mut at, mut all) = (0, Vec::new());
+    while at < stream.len() {
+        let wanted = incoming.next_read_bytes(most);
+        assert!(wanted > 0 && wanted <= most + 48, "{wanted}");
+        let input = &stream[at..(at + wanted).min(stream.len())];
+        at += input.len();
+        let (mut pieces, mut jobs) = (Vec::new(), Vec::new());
+        assert_eq!(incoming.parse(input, &mut pieces, &mut jobs), Ok(input.len()));
+        run_jobs(&Engine::scalar(), &mut jobs, input);
+        incoming.hashed(jobs.into_iter());
+        for piece in pieces {
+            match piece {
+                Piece::Data { offset, range } => all.push((offset, range.len())),
+                Piece::Frame(frame) => drop(incoming.settle(frame).unwrap()),
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn a_step_takes_whole_leaves_whatever_stands_between_them() {
+    const CHUNK: usize = 1 << 20;
+    let source = noise(2 * at(SEGMENT_BYTES) + 100_000);
+    let size = source.len() as u64;
+    for frame in [at(SEGMENT_BYTES), CHUNK] {
+        let mut stream = Vec::new();
+        for (n, segment) in (0..).zip(source.chunks(at(SEGMENT_BYTES))) {
+            for (m, piece) in (0..).zip(segment.chunks(frame)) {
+                stream.extend(data_frame(n * SEGMENT_BYTES + m * frame as u64, piece));
+            }
+            stream.extend(segment_frame(&source, n));
+        }
+        let chunks = (0..8).map(|n| (n * CHUNK as u64, CHUNK));
+        let chunks: Vec<_> = chunks.chain([(8 * CHUNK as u64, 100_000)]).collect();
+        assert_eq!(pieces_of(&stream, size, CHUNK), chunks);
+    }
+    // Small steps go on, and small frames come together.
+    let stream = data_frame(0, &source[..LEAF_BYTES as usize]);
+    assert_eq!(pieces_of(&stream, size, 4096).len(), 16);
+    let small: Vec<u8> = (0..4096).flat_map(|n| data_frame(n, &source[at(n)..at(n) + 1])).collect();
+    let mut incoming = Incoming::new(Progress::new(size), DigestChoice::Tree);
+    let taken = incoming.parse(&small[..20 * 17 + 16], &mut Vec::new(), &mut Vec::new());
+    assert_eq!(taken, Ok(20 * 17 + 16));
+    assert!(incoming.next_read_bytes(CHUNK) > CHUNK / 2);
 }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt};
 
-use super::*;
+use super::{hook::Call, *};
 
 const SIZE: usize = 5 * LEAF + 3;
 
@@ -156,9 +156,52 @@ fn a_verdict_that_was_lost_is_given_again_until_the_file_is_touched() {
     store.finish(&upload, &source).unwrap();
     assert_eq!(read(store.at("f")), source);
     // Another version is none that was committed.
-    let next = Upload { tag: "b".parse().unwrap(), ..upload.clone() };
+    let mtime = Mtime { nanos: upload.mtime.nanos + 1, ..upload.mtime };
+    let next = Upload { mtime, ..upload.clone() };
     assert!(matches!(store.try_open(&next, false).unwrap(), Opened::Partial(_, progress, _)
         if progress.frontier() == 0));
+}
+
+#[test]
+fn a_source_that_was_only_touched_is_compared_by_whoever_has_it() {
+    let source = bytes(19, SIZE);
+    let first = upload("f", "a", &source);
+    let touched = Upload { tag: "b".parse().unwrap(), ..first.clone() };
+    let store = Store::new();
+    store.finish(&first, &source).unwrap();
+    assert!(matches!(
+        store.try_open(&touched, false).unwrap(),
+        Opened::Committed(root, _) if root == root_of(&source)
+    ));
+    // A receiver that was killed before it removed the journal has nothing to compare it with.
+    let store = Store::beside();
+    let (journal, kept) = (store.own("f", "journal"), store.at("kept"));
+    let (from, to) = (journal.clone(), kept.clone());
+    hook::before_rename(move || drop(fs::copy(from, to).unwrap()));
+    store.finish(&first, &source).unwrap();
+    for (upload, is_same) in [(&touched, false), (&first, true)] {
+        fs::copy(&kept, &journal).unwrap();
+        let opened = store.try_open(upload, false).unwrap();
+        assert_eq!(matches!(opened, Opened::Committed(..)), is_same);
+    }
+}
+
+#[test]
+fn a_verdict_that_is_told_again_costs_a_sync_only_if_it_was_not_told_before() {
+    let store = Store::new();
+    let source = bytes(20, SIZE);
+    let upload = upload("f", "a", &source);
+    store.finish(&upload, &source).unwrap();
+    let syncs = || {
+        hook::start_trace();
+        assert!(matches!(store.try_open(&upload, false).unwrap(), Opened::Committed(..)));
+        hook::take_trace().iter().filter(|call| matches!(call, Call::Sync(_))).count()
+    };
+    assert_eq!(syncs(), 0);
+    // Without the last record, as after a kill before that.
+    let journal = read(store.own("f", "journal"));
+    fs::write(store.own("f", "journal"), &journal[..journal.len() - 25]).unwrap();
+    assert_eq!(syncs(), 1);
 }
 
 #[test]
@@ -428,7 +471,7 @@ fn a_file_that_may_not_be_replaced_is_refused_at_once_and_kept() {
     fs::remove_file(store.at("f")).unwrap();
     store.finish(&upload, &source).unwrap();
     assert!(matches!(store.try_open(&upload, false).unwrap(), Opened::Committed(..)));
-    let next = Upload { tag: "b".parse().unwrap(), ..upload };
+    let next = Upload { size: upload.size - 1, ..upload };
     assert!(matches!(store.try_open(&next, false), Err(StoreError::Exists)));
 }
 
