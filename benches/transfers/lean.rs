@@ -84,6 +84,7 @@ pub(crate) fn take_over(address: SocketAddr, number: usize) -> Duration {
         tag: "as-it-was".parse().expect("a tag"),
         owner: Owner(7),
         digest: DigestChoice::Tree,
+        ahead: false,
     };
     let put = Command::Put(offer);
     let mut silent = Line::connect(address);
