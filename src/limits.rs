@@ -416,6 +416,13 @@ pub const GROUP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often one file of a tree is tried before it is passed over, where the line itself is whole.
 pub const FILE_TRIES_MAX: u32 = 3;
 
+/// How long a client waits for another one to end that is writing the same file: until one that is
+/// dead may be replaced.
+pub const BUSY_PATIENCE: Duration = HOLDER_SILENT.saturating_add(Duration::from_secs(5));
+
+/// How often it looks whether it has.
+pub const BUSY_PAUSE: Duration = Duration::from_millis(500);
+
 /// Connections that a client opens at most for one command.
 pub const JOBS_MAX: usize = 32;
 

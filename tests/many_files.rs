@@ -10,7 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::{Duration, SystemTime},
 };
@@ -104,6 +104,13 @@ fn put(args: &[&str], from: &Path, url: &str) -> Ran {
     )
 }
 
+/// The client, in a folder.
+fn tow_in<'a>(folder: &Path, args: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = tow(args);
+    command.current_dir(folder);
+    command
+}
+
 fn get(args: &[&str], url: &str, to: &Path) -> Ran {
     run_tow(
         [OsStr::new("get"), OsStr::new("-r")]
@@ -133,13 +140,13 @@ fn what_arrives_is_what_was_sent_and_a_second_run_moves_nothing() {
         assert_eq!(tree(&towd.root().join("up/from")), sent);
         says(put(&["-j", jobs], &from, &up), &there);
 
-        // Into a folder that is there, and as one that is not.
+        // With its own name, and only what is in it.
         let arrived = dir.join("arrived");
         fs::create_dir(&arrived).unwrap();
         says(get(&["-j", jobs], &towd.url("up/from"), &arrived), &moved);
         assert_eq!(tree(&arrived.join("from")), sent);
         says(get(&["-j", jobs], &towd.url("up/from"), &arrived), &there);
-        says(get(&["-j", jobs], &towd.url("up/from"), &dir.join("new")), &moved);
+        says(get(&["-j", jobs], &towd.url("up/from/."), &dir.join("new")), &moved);
         assert_eq!(tree(&dir.join("new")), sent);
 
         // The times of folders, which the server does not keep, are those that it has.
@@ -159,24 +166,27 @@ fn what_arrives_is_what_was_sent_and_a_second_run_moves_nothing() {
 }
 
 #[test]
-fn the_names_that_folders_get_are_those_of_cp() {
+fn folders_keep_their_names_and_what_is_there_already_makes_no_difference() {
     let (dir, towd) = (TestDir::new(), Towd::start([""; 0]));
     write(dir.join("from/a/f"), b"1");
     write(dir.join("other/g"), b"2");
     write(dir.join("h"), b"3");
     let from = dir.join("from");
-    // A folder that is not there is the name; one that is there gets it within.
-    put(&[], &from, &towd.url("new")).exits(0);
-    put(&[], &from, &towd.url("new")).exits(0);
-    // All of the root.
+    // Into a folder that is not there at first, and is then.
+    put(&[], &from, &towd.url("new")).exits(0).says(&["1 moved"]);
+    for url in ["new", "new/"] {
+        put(&[], &from, &towd.url(url)).exits(0).says(&[" 0 moved", "1 there already"]);
+    }
     put(&[], &from, &towd.url("")).exits(0);
+    // Only what is in it.
+    put(&[], &from.join("."), &towd.url("as")).exits(0);
     let paths = |top: &Path| -> Vec<String> {
         let mut found = tree(top);
         found.retain(|path, _| !path.starts_with(".tow"));
         found.keys().map(|path| path.to_str().unwrap().to_owned()).collect()
     };
-    let a = ["from", "from/a", "from/a/f", "new", "new/a", "new/a/f", "new/from", "new/from/a"];
-    assert_eq!(paths(towd.root()), [&a[..], &["new/from/a/f"]].concat());
+    let a = ["as", "as/a", "as/a/f", "from", "from/a", "from/a/f", "new", "new/from"];
+    assert_eq!(paths(towd.root()), [&a[..], &["new/from/a", "new/from/a/f"]].concat());
     // Several, and files among them.
     let url = towd.url("new");
     let all = [OsStr::new("put"), OsStr::new("-r"), from.as_os_str()];
@@ -185,14 +195,24 @@ fn the_names_that_folders_get_are_those_of_cp() {
     run_tow(all.into_iter().chain(more)).exits(0);
     assert_eq!(fs::read(towd.root().join("new/other/g")).unwrap(), b"2");
     assert_eq!(fs::read(towd.root().join("new/h")).unwrap(), b"3");
-    // The folder that is named has to be there.
-    for (target, missing) in [("no/such/", "no/such"), ("no/such", "no")] {
+    // The folder that holds the one that is named has to be there.
+    for (target, missing) in [("no/such/", "no"), ("no/such", "no"), ("no/so/much", "no/so")] {
         let said = put(&[], &from, &towd.url(target)).exits(5);
         let words = format!("tow: {}: the server refused: no such file", towd.url(missing));
         assert!(said.stderr.starts_with(&words), "{words} in {}", said.stderr);
         assert!(!said.stderr.contains(from.to_str().unwrap()), "{}", said.stderr);
     }
-    // And back, all of the root.
+    // And back: the same names.
+    for to in ["got", "got/."] {
+        get(&[], &towd.url("from"), &dir.join(to)).exits(0);
+        assert_eq!(paths(&dir.join("got")), ["from", "from/a", "from/a/f"]);
+    }
+    get(&[], &towd.url("from/."), &dir.join("as")).exits(0);
+    assert_eq!(paths(&dir.join("as")), ["a", "a/f"]);
+    let here = run(tow_in(&dir.join("as"), ["get", "-r", &towd.url("from")])).exits(0);
+    here.says(&["1 moved"]);
+    assert_eq!(fs::read(dir.join("as/from/a/f")).unwrap(), b"1");
+    // All of the root.
     get(&[], &towd.url(""), &dir.join("root")).exits(0);
     assert_eq!(paths(&dir.join("root")), paths(towd.root()));
     // A file is got as without -r.
@@ -218,8 +238,9 @@ fn links_and_special_files_are_passed_over_and_counted() {
     assert_eq!(tree(&towd.root().join("from")).len(), 2);
 
     // Followed: the loop, by both ways to it, and the one that leads nowhere fail; the others go.
-    let followed = put(&["-L"], &from, &towd.url("followed"));
-    followed.exits(1).says(&["3 moved", "3 failed", "leads back", "dangling"]);
+    let followed = put(&["-L"], &from.join("."), &towd.url("followed"));
+    let words = ["3 moved", "; 1 failed", "2 folders failed", "leads back", "dangling"];
+    followed.exits(1).says(&words);
     for name in ["d/f", "to file", "to folder/f"] {
         assert_eq!(fs::read(towd.root().join("followed").join(name)).unwrap(), b"f", "{name}");
     }
@@ -231,7 +252,7 @@ fn links_and_special_files_are_passed_over_and_counted() {
     symlink(".", served.join("loop")).unwrap();
     mknodat(CWD, served.join("fifo"), fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     let words = ["1 moved", "2 links passed over", "1 special files passed over"];
-    get(&[], &towd.url("served"), &dir.join("got")).exits(0).says(&words);
+    get(&[], &towd.url("served/."), &dir.join("got")).exits(0).says(&words);
     assert_eq!(tree(&dir.join("got")).len(), 1);
 }
 
@@ -248,7 +269,11 @@ fn a_file_that_fails_does_not_hold_up_the_others_and_is_listed_at_the_end() {
     write(from.join("sub/f"), b"x");
     write(towd.root().join("from/sub"), b"a file");
     let said = put(&[], &from, &towd.url("")).exits(1);
-    let said = said.says(&["29 moved", "3 failed", "/.tow", "/f7: ", "/sub/f: "]);
+    let said = said.says(&["29 moved", "; 2 failed; 1 folders failed", "/.tow", "/f7: "]);
+    // The folder that is one here and a file there, under its name there, and what to do.
+    let said = said.says(&["tow: /from/sub: the server refused: something that is no folder has"]);
+    let said = said.says(&["\n     see what it is with tow stat"]);
+    assert!(!said.stderr.contains("sub/f"), "{}", said.stderr);
     // Listed once each, behind all else, with the reasons.
     assert_eq!(said.stderr.lines().filter(|line| line.starts_with("tow: ")).count(), 3);
     assert!(said.says(&["a directory has this name"]).stderr.ends_with(" s\n"));
@@ -310,7 +335,7 @@ fn a_line_that_is_cut_again_and_again_brings_everything() {
 
         proxy.set(Plan { cut: Some(cut()), ..Plan::seeded(!seed) });
         let got = dir.join(format!("got{jobs}"));
-        get(&args, &url("from"), &got).exits(0).says(&["reconnected", " 0 failed"]);
+        get(&args, &url("from/."), &got).exits(0).says(&["reconnected", " 0 failed"]);
         assert_eq!(tree(&got), sent);
         assert!(proxy.counts().cuts >= cuts + 5);
     }
@@ -331,7 +356,7 @@ fn spoiled_bytes_are_found_and_come_again() {
         support::proxy::Flip { direction, every_bytes: 400_000, skip_bytes: 30_000, limit: 6 };
     let proxy = Proxy::start(towd.addr(), Plan { flip: Some(flip), ..Plan::seeded(seed) });
     let got = dir.join("got");
-    get(&[], &format!("tow://{}/from", proxy.addr()), &got).exits(0);
+    get(&[], &format!("tow://{}/from/.", proxy.addr()), &got).exits(0);
     assert!(proxy.counts().flips > 0);
     assert_eq!(tree(&got), tree(&from));
 }
@@ -379,7 +404,7 @@ fn a_file_that_is_refused_leaves_what_was_asked_for_behind_it_in_step() {
         format!("{entries}200 entries=5\n")
     });
     let dir = TestDir::new();
-    let said = get(&["--give-up", "0"], &format!("tow://{addr}/x"), &dir.join("x")).exits(5);
+    let said = get(&["--give-up", "0"], &format!("tow://{addr}/x/."), &dir.join("x")).exits(5);
     said.says(&["3 moved", "2 failed", "/b gone: ", "/d gone: ", "no such file or directory"]);
     assert_eq!(tree(&dir.join("x")).len(), 3);
 }
@@ -488,7 +513,8 @@ fn two_hundred_hostile_names_write_nothing_outside() {
         .step_by(2)
         .map(|byte| vec![byte, b'x', byte])
         .collect();
-    let more: [&[u8]; 14] = [
+    let own = b".tow-0123456789abcdef0123456789abcdef.journal";
+    let more: [&[u8]; 15] = [
         b"...",
         b".. ",
         b"..\n",
@@ -502,6 +528,7 @@ fn two_hundred_hostile_names_write_nothing_outside() {
         b"..\\..\\x",
         b".tow",
         b".tow-x.journal",
+        own,
         b"CON",
     ];
     names.extend(more.iter().map(|name| name.to_vec()));
@@ -537,7 +564,7 @@ fn two_hundred_hostile_names_write_nothing_outside() {
         assert_eq!(path.components().count(), 1);
         assert_eq!(file.as_ref().unwrap().0, b"evil");
         assert!(names.iter().any(|name| name == path.as_os_str().as_bytes()));
-        assert!(!path.as_os_str().as_bytes().starts_with(b".tow"), "{}", path.display());
+        assert!(path.as_os_str().as_bytes() != own && path != Path::new(".tow"));
     }
     for name in broken {
         let page = format!("{}200 entries=1\n", entry('f', name));
@@ -564,7 +591,7 @@ fn a_link_that_is_planted_first_is_not_written_through() {
     });
     let url = format!("tow://{addr}/x");
     get(&["--give-up", "0"], &url, &dir.join("first")).exits(0);
-    assert!(fs::symlink_metadata(dir.join("first/a")).unwrap().is_dir());
+    assert!(fs::symlink_metadata(dir.join("first/x/a")).unwrap().is_dir());
     // As if it had managed to plant them.
     let (outside, second) = (dir.join("outside"), dir.join("second"));
     write(outside.join("b"), b"alive");
@@ -573,7 +600,8 @@ fn a_link_that_is_planted_first_is_not_written_through() {
     symlink(outside.join("b"), second.join("b")).unwrap();
     fs::create_dir(dir.join("third")).unwrap();
     fs::rename(&second, dir.join("third/x")).unwrap();
-    get(&["--give-up", "0"], &url, &dir.join("third")).exits(1).says(&["2 failed"]);
+    let said = get(&["--give-up", "0"], &url, &dir.join("third")).exits(1);
+    said.says(&["; 1 failed; 1 folders failed"]);
     assert_eq!(tree(&outside).into_keys().collect::<Vec<_>>(), [Path::new("b")]);
     assert_eq!(fs::read(outside.join("b")).unwrap(), b"alive");
 }
@@ -583,7 +611,7 @@ fn folders_without_end_are_bounded() {
     let dir = TestDir::new();
     let addr = liar(|_, _| format!("{}200 entries=1\n", entry('d', b"d")));
     let said = get(&["--give-up", "0"], &format!("tow://{addr}/x"), &dir.join("deep")).exits(1);
-    said.says(&["too many folders within one another", "1 failed"]);
+    said.says(&["too many folders within one another", "1 folders failed"]);
     let addr = liar(|_, _| format!("{}200 entries=1 next=7\n", entry('f', b"f")));
     let said = get(&["--give-up", "0"], &format!("tow://{addr}/x"), &dir.join("round")).exits(3);
     said.says(&["the listing goes in a circle"]);

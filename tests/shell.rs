@@ -111,7 +111,7 @@ fn folders_go_up_and_down_with_all_that_is_in_them() {
         fs::write(here.join(name), name).unwrap();
     }
     std::os::unix::fs::symlink("1", here.join("a/link")).unwrap();
-    let lines = "mkdir up\nput -r [ab] c up\nput -rL a followed\nlcd ..\nmkdir -p x\n";
+    let lines = "mkdir up\nput -r [ab] c up\nput -rL a/. followed\nlcd ..\nmkdir -p x\n";
     script(&towd, &here, lines).exits(0);
     let there = |name: &str| fs::read_to_string(towd.root().join(name)).ok();
     for name in ["a/1", "a/deep/2", "b/3", "c"] {
@@ -119,7 +119,7 @@ fn folders_go_up_and_down_with_all_that_is_in_them() {
     }
     assert_eq!((there("up/a/link"), there("followed/link").as_deref()), (None, Some("a/1")));
     fs::create_dir(dir.join("down")).unwrap();
-    script(&towd, dir.path(), "cd up\nget -r [ab] c down\nget -r /up whole\n").exits(0);
+    script(&towd, dir.path(), "cd up\nget -r [ab] c down\nget -r /up/. whole\n").exits(0);
     for name in ["a/1", "a/deep/2", "b/3", "c"] {
         for top in ["down", "whole"] {
             assert_eq!(fs::read_to_string(dir.join(top).join(name)).unwrap(), name);

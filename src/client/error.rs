@@ -14,6 +14,17 @@ pub enum ClientError {
     /// The line broke, or the server can't just now: trying again may help.
     #[error("{0}")]
     Broken(String),
+    /// A connection that was kept for the next command had been closed meanwhile: a new one is made
+    /// at once.
+    #[error("{0}")]
+    Stale(String),
+    /// The server takes no more connections of ours just now.
+    #[error("{0}")]
+    TooMany(String),
+    /// The file changed meanwhile, or the other end failed to read or write it. The line is whole;
+    /// trying again may help.
+    #[error("{0}")]
+    Unsettled(String),
     /// Trying again did not help for as long as the patience lasted.
     #[error("gave up: {0}")]
     GaveUp(String),
@@ -66,9 +77,9 @@ impl ClientError {
     pub(super) fn from_reply(reply: Reply) -> Self {
         match reply.code {
             // Another time may do.
-            Code::GoingDown | Code::Deadline | Code::TooMany | Code::Changed | Code::Failed => {
-                Self::Broken(describe(&reply))
-            }
+            Code::GoingDown | Code::Deadline => Self::Broken(describe(&reply)),
+            Code::TooMany => Self::TooMany(describe(&reply)),
+            Code::Changed | Code::Failed => Self::Unsettled(describe(&reply)),
             Code::Differs => Self::Verification(describe(&reply)),
             // What makes no sense may have been spoiled on the line.
             Code::Malformed | Code::BadSequence | Code::LineTooLong => {
@@ -106,6 +117,47 @@ impl ClientError {
             | Code::NameTaken
             | Code::QuotaExceeded
             | Code::UnknownCommand => Self::Refused(reply),
+        }
+    }
+
+    /// Whether it concerns one file, or one folder, and not the line.
+    pub(super) const fn is_of_one_file(&self) -> bool {
+        match self {
+            Self::Refused(_)
+            | Self::Verification(_)
+            | Self::Unsettled(_)
+            | Self::Local { .. }
+            | Self::Path(_) => true,
+            Self::Broken(_)
+            | Self::Stale(_)
+            | Self::TooMany(_)
+            | Self::GaveUp(_)
+            | Self::Login(_)
+            | Self::Output { .. }
+            | Self::Interrupted => false,
+        }
+    }
+
+    /// The same once more, if there is no more room: on the disk of either side, or in the quota.
+    pub(super) fn no_room(&self) -> Option<Self> {
+        match self {
+            Self::Refused(reply) if matches!(reply.code, Code::NoSpace | Code::QuotaExceeded) => {
+                Some(Self::Refused(reply.clone()))
+            }
+            Self::Local { what, error: StoreError::NoSpace(why) } => {
+                let (what, error) = (what.clone(), StoreError::NoSpace(why.clone()));
+                Some(Self::Local { what, error })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether somebody else is writing the file just now.
+    pub(super) fn is_busy(&self) -> bool {
+        match self {
+            Self::Refused(reply) => reply.code == Code::Busy,
+            Self::Local { error, .. } => matches!(error, StoreError::Busy),
+            _ => false,
         }
     }
 

@@ -8,8 +8,11 @@ use std::{
 };
 
 use super::{
-    Client, ClientError, Event, Observer, Phase, Transferred, here::Here, line::Line, pipe::Pipe,
-    retry::Gain,
+    Client, ClientError, Event, Observer, Phase, Transferred,
+    here::Here,
+    line::Line,
+    pipe::Pipe,
+    retry::{Again, Gain},
 };
 use crate::{
     digest::{Engine, LEAF_BYTES, Md5Digest},
@@ -40,25 +43,26 @@ impl Client {
         let dir = local.parent().filter(|dir| !dir.as_os_str().is_empty());
         let root = Root::plain(dir.unwrap_or_else(|| Path::new("."))).map_err(local_error)?;
         let here = Here::open(&root, &name);
-        self.get_beneath(remote, &Arc::new(root), &name, here.as_ref(), local, observer)
+        let root = Arc::new(root);
+        let place =
+            Destination { root: &root, name: &name, here: here.as_ref(), again: Again::Always };
+        self.get_beneath(remote, place, local, observer)
     }
 
-    /// As [`Client::get`], into a folder that is open. `local` is only how it is called, and `here`
-    /// what may make it needless.
+    /// As [`Client::get`], into a folder that is open. `local` is only how it is called.
     pub(super) fn get_beneath(
         &self,
         remote: &RemotePath,
-        root: &Arc<Root>,
-        name: &RemotePath,
-        here: Option<&Here>,
+        place: Destination<'_>,
         local: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
+        let Destination { root, name, here, again } = place;
         let what = || local.display().to_string();
         let syncing = Worker::spawn(|| ())
             .map_err(|error| ClientError::Output { what: "starting a thread", error })?;
         let mut totals = Totals::default();
-        let (done, breaks) = self.retry(observer, |observer, gain| {
+        let (done, breaks) = self.retry_after(again, observer, |observer, gain| {
             let open = |offer: &Offer| {
                 let (size, mtime, tag) = (offer.size, offer.mtime, offer.tag.clone());
                 if let Some(here) = here
@@ -109,6 +113,16 @@ impl Client {
         })?;
         Ok(totals.transferred(&done, breaks))
     }
+}
+
+/// Where a download goes.
+pub(super) struct Destination<'a> {
+    pub(super) root: &'a Arc<Root>,
+    /// Its name there.
+    pub(super) name: &'a RemotePath,
+    /// What may make it needless.
+    pub(super) here: Option<&'a Here>,
+    pub(super) again: Again,
 }
 
 /// What adds up over all attempts.
@@ -280,6 +294,7 @@ impl<'a> Attempt<'a> {
         }
         let result = self.receive(&offer, &mut incoming, &mut target);
         self.totals.moved += incoming.received_bytes();
+        self.observer.event(Event::Moved(incoming.received_bytes()));
         Self::keep(&mut incoming, &mut target);
         if result.is_ok() {
             self.client.keep(self.line);
@@ -488,7 +503,7 @@ impl<'a> Attempt<'a> {
             Target::Here { here, .. } if !here.source.is_unchanged() => {
                 here.is_other();
                 let text = "the file that is here changed while it was compared";
-                return Err(ClientError::Broken(text.to_owned()));
+                return Err(ClientError::Unsettled(text.to_owned()));
             }
             Target::There(..) | Target::Here { .. } => {}
         }

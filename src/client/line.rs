@@ -4,10 +4,7 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     net::{TcpStream, ToSocketAddrs},
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -39,8 +36,9 @@ pub(super) struct Line {
     limit: Option<RateLimit>,
     stop: Stop,
     idle_since: Instant,
-    /// Of a line that was kept, as long as nothing has come in on it again.
-    unheard: Option<Arc<AtomicBool>>,
+    /// It was kept, and nothing has come in on it since: if it breaks, nothing is lost but the hope
+    /// that it would hold.
+    unheard: bool,
 }
 
 /// What a socket is ready for.
@@ -53,16 +51,18 @@ pub(super) struct Ready {
 impl Client {
     /// A connection that is logged in: the one that the last command has left, or a new one.
     pub(super) fn line(&self) -> Result<Line, ClientError> {
-        self.unheard.store(false, Ordering::Release);
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut line) = kept.filter(Line::is_usable) {
             // Whether the server still has it shows only when it answers.
-            self.unheard.store(true, Ordering::Release);
-            line.unheard = Some(Arc::clone(&self.unheard));
+            line.unheard = true;
             return Ok(line);
         }
         let (mut line, greeting) = self.connect_as_nobody()?;
-        self.log_in(&mut line, &greeting)?;
+        self.log_in(&mut line, &greeting).map_err(|error| match error {
+            // There is no file yet.
+            ClientError::Unsettled(reason) => ClientError::Broken(reason),
+            error => error,
+        })?;
         Ok(line)
     }
 
@@ -181,7 +181,7 @@ impl Line {
             limit: options.limit.clone(),
             stop: options.stop.clone(),
             idle_since: Instant::now(),
-            unheard: None,
+            unheard: false,
         };
         let greeting = line.read_reply().map_err(|error| match error {
             ClientError::Broken(reason) => {
@@ -253,17 +253,29 @@ impl Line {
     fn write_now(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ClientError> {
         loop {
             match self.socket.write_vectored(slices) {
-                Ok(0) => return Err(ClientError::Broken("the line takes nothing".to_owned())),
+                Ok(0) => return Err(self.broken("the line takes nothing")),
                 Ok(written) => return Ok(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.broken(error)),
             }
         }
     }
 
+    /// The line broke.
+    fn broken(&self, reason: impl std::fmt::Display) -> ClientError {
+        if self.unheard {
+            ClientError::Stale(reason.to_string())
+        } else {
+            ClientError::Broken(reason.to_string())
+        }
+    }
+
     fn wait_for(&self, flags: PollFlags) -> Result<Ready, ClientError> {
-        wait(&self.socket, flags, self.timeout, &self.stop)
+        wait(&self.socket, flags, self.timeout, &self.stop).map_err(|error| match error {
+            ClientError::Broken(reason) => self.broken(reason),
+            error => error,
+        })
     }
 
     /// What the socket is ready for now, without waiting.
@@ -274,7 +286,7 @@ impl Line {
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::OUT)];
         match poll(&mut fds, Some(&Timespec::default())) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(io::Error::from(errno).into()),
+            Err(errno) => return Err(self.broken(io::Error::from(errno))),
         }
         let mut ready = Ready::of(&fds[0]);
         ready.readable |= !self.input.is_empty();
@@ -359,12 +371,10 @@ impl Line {
             let allowed = room.len().min(step);
             match self.socket.read(room.get_mut(..allowed).unwrap_or_default()) {
                 Ok(0) if have > 0 => break,
-                Ok(0) => return Err(ClientError::Broken("the server closed the line".to_owned())),
+                Ok(0) => return Err(self.broken("the server closed the line")),
                 Ok(bytes) => {
                     have += bytes;
-                    if let Some(unheard) = self.unheard.take() {
-                        unheard.store(false, Ordering::Release);
-                    }
+                    self.unheard = false;
                     if let Some(limit) = &self.limit {
                         limit.charge(bytes);
                         // The next step has to wait: what came is worked on meanwhile.
@@ -378,7 +388,7 @@ impl Line {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // What came before the break is still good.
                 Err(_) if have > 0 => break,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.broken(error)),
             }
         }
         Ok(have)

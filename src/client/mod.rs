@@ -141,6 +141,8 @@ pub enum Event<'a> {
     Phase(Phase),
     /// So many bytes of the file are there.
     Position(u64),
+    /// So many data bytes more went over the line. Told at the end of each attempt, good or bad.
+    Moved(u64),
     /// A segment came out wrong and goes over the line again.
     SegmentBad(u64),
     /// The line broke, for this reason; the next attempt comes after a pause.
@@ -199,9 +201,6 @@ pub struct Client {
     owner: Owner,
     /// Connections that are logged in and have nothing to do.
     idle: Arc<Mutex<Vec<Line>>>,
-    /// Whether a kept one was taken that has not answered yet: if it breaks, nothing is lost but
-    /// the hope that it would hold.
-    unheard: Arc<AtomicBool>,
     /// The server was reached at least once: its name is right, whatever a resolver says now.
     reached: Arc<AtomicBool>,
     /// What the server said at the last login.
@@ -222,7 +221,6 @@ impl Client {
             options,
             owner: Owner(owner),
             idle: Arc::default(),
-            unheard: Arc::default(),
             reached: Arc::default(),
             welcome: Arc::default(),
         }

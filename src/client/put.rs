@@ -2,7 +2,11 @@
 
 use std::{io::IoSlice, path::Path};
 
-use super::{Client, ClientError, Event, Observer, Phase, Transferred, line::Line, retry::Gain};
+use super::{
+    Client, ClientError, Event, Observer, Phase, Transferred,
+    line::Line,
+    retry::{Again, Gain},
+};
 use crate::{
     digest::{Engine, FileMd5, Md5Digest, TreeHasher},
     limits::{CHUNK_BYTES, ROUNDS_WITHOUT_PROGRESS_MAX, RUNS_MAX},
@@ -24,19 +28,20 @@ impl Client {
         remote: &RemotePath,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
-        self.put_opened(|| Source::open_local(local), local, remote, observer)
+        self.put_opened(Again::Always, || Source::open_local(local), local, remote, observer)
     }
 
     /// As [`Client::put`], of a file that `open` opens. `local` is only how it is called.
     pub(super) fn put_opened(
         &self,
+        again: Again,
         open: impl Fn() -> Result<Source, StoreError>,
         local: &Path,
         remote: &RemotePath,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
         let mut totals = Totals::default();
-        let (done, breaks) = self.retry(observer, |observer, gain| {
+        let (done, breaks) = self.retry_after(again, observer, |observer, gain| {
             observer.event(Event::Connecting);
             let source = open().map_err(|error| local_error(local, error))?;
             let line = self.line()?;
@@ -213,7 +218,7 @@ impl Attempt<'_> {
             return Ok(());
         }
         let name = self.local.display();
-        Err(ClientError::Broken(format!("{name} changed while it was sent")))
+        Err(ClientError::Unsettled(format!("{name} changed while it was sent")))
     }
 
     /// Agrees with the server on where to go on.
@@ -270,7 +275,9 @@ impl Attempt<'_> {
         loop {
             let sent_before = outgoing.sent_bytes();
             let round = self.round(&mut outgoing);
-            self.totals.moved += outgoing.sent_bytes() - sent_before;
+            let moved = outgoing.sent_bytes() - sent_before;
+            self.totals.moved += moved;
+            self.observer.event(Event::Moved(moved));
             round?;
             self.observer.event(Event::Phase(Phase::Verifying));
             let reply = self.line.read_reply()?;
@@ -406,7 +413,8 @@ impl Attempt<'_> {
         if have < read.length {
             self.check_unchanged()?;
             let name = self.local.display();
-            return Err(ClientError::Broken(format!("{name} became shorter while it was sent")));
+            let text = format!("{name} became shorter while it was sent");
+            return Err(ClientError::Unsettled(text));
         }
         Ok(have)
     }

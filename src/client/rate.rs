@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{ClientError, Stop, retry::sleep};
-use crate::{bucket::Bucket, limits::CHUNK_BYTES};
+use crate::{
+    bucket::Bucket,
+    digest::LEAF_BYTES,
+    limits::{CHUNK_BYTES, STALL_DEADLINE},
+};
 
 /// A rate that all who have a clone of this share.
 #[derive(Debug, Clone)]
@@ -26,6 +30,14 @@ impl RateLimit {
         let bucket = Bucket::new(bytes_per_s, Instant::now());
         let step_bytes = bucket.chunk_bytes(1, CHUNK_BYTES);
         Self(Arc::new(Shared { step_bytes, bucket: Mutex::new(bucket) }))
+    }
+
+    /// Over how many connections it may be shared out: so many that a leaf moves on each within half
+    /// of the time after which the other end takes the stream for stalled.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        let leaves = self.bucket().bytes_per_s().saturating_mul(STALL_DEADLINE.as_secs() / 2);
+        usize::try_from(leaves / LEAF_BYTES).unwrap_or(usize::MAX).max(1)
     }
 
     /// How much to move in one step.
@@ -51,5 +63,20 @@ impl RateLimit {
     /// So many bytes were moved.
     pub(super) fn charge(&self, bytes: usize) {
         self.bucket().take(bytes as u64, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::RATE_BYTES_MIN;
+
+    #[test]
+    fn a_rate_is_shared_by_no_more_lines_than_it_keeps_going() {
+        let most = |bytes_per_s| RateLimit::new(bytes_per_s).connections_max();
+        assert_eq!(most(RATE_BYTES_MIN), 1);
+        assert_eq!(most(8 << 10), 3);
+        assert_eq!(most(50 << 10), 23);
+        assert!(most(u64::MAX) > 1000);
     }
 }

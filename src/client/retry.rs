@@ -1,9 +1,6 @@
 //! Trying again: back-off with jitter, and the end of patience.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{Client, ClientError, Event, Observer, Stop};
 
@@ -62,10 +59,29 @@ impl Gain {
     }
 }
 
+/// After what an operation is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// After all that may pass.
+    Always,
+    /// Only where it was the line: who has many files sees to those that don't keep still.
+    AfterBreaks,
+}
+
 impl Client {
     /// Runs attempts until one succeeds, can't be mended, or patience ends.
     pub(super) fn retry<T>(
         &self,
+        observer: &mut dyn Observer,
+        attempt: impl FnMut(&mut dyn Observer, &mut Gain) -> Result<T, ClientError>,
+    ) -> Result<(T, u32), ClientError> {
+        self.retry_after(Again::Always, observer, attempt)
+    }
+
+    /// As [`Client::retry`], after what `again` says.
+    pub(super) fn retry_after<T>(
+        &self,
+        again: Again,
         observer: &mut dyn Observer,
         mut attempt: impl FnMut(&mut dyn Observer, &mut Gain) -> Result<T, ClientError>,
     ) -> Result<(T, u32), ClientError> {
@@ -78,15 +94,23 @@ impl Client {
         loop {
             let reason = match attempt(observer, &mut gain) {
                 Ok(done) => return Ok((done, breaks)),
-                Err(ClientError::Broken(reason)) => reason,
+                // That is no failure yet.
+                Err(ClientError::Stale(_)) if !options.stop.is_set() => continue,
+                Err(ClientError::Unsettled(reason)) if again == Again::Always => {
+                    // What was reached of a version that is no more counts for nothing: of a file
+                    // that grows there is always more.
+                    gain.gained = false;
+                    reason
+                }
+                Err(
+                    ClientError::Broken(reason)
+                    | ClientError::Stale(reason)
+                    | ClientError::TooMany(reason),
+                ) => reason,
                 Err(error) => return Err(error),
             };
             if options.stop.is_set() {
                 return Err(ClientError::Interrupted);
-            }
-            // The server had closed a line that was kept: that is no failure yet.
-            if self.unheard.swap(false, Ordering::AcqRel) {
-                continue;
             }
             if std::mem::take(&mut gain.gained) {
                 backoff.reset();
@@ -130,6 +154,7 @@ pub(super) fn sleep(pause: Duration, stop: &Stop) -> Result<(), ClientError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Options;
 
     #[test]
     fn pauses_double_up_to_the_longest_and_start_anew_after_progress() {
@@ -153,6 +178,55 @@ mod tests {
         pauses.sort_unstable();
         pauses.dedup();
         assert!(pauses.len() > 90);
+    }
+
+    #[test]
+    fn what_is_reached_of_versions_that_are_no_more_buys_no_patience() {
+        let url = "tow://host/f".parse().unwrap();
+        let options = Options {
+            give_up: Duration::from_millis(200),
+            backoff_min: Duration::from_millis(1),
+            backoff_max: Duration::from_millis(1),
+            ..Options::default()
+        };
+        let mut size = 0;
+        let ended = Client::new(&url, options).retry(&mut (), |_, gain| {
+            size += 1;
+            gain.reached(size);
+            if size > 10_000 {
+                return Ok(());
+            }
+            Err(ClientError::Unsettled("it grew".to_owned()))
+        });
+        assert!(matches!(ended, Err(ClientError::GaveUp(_))), "{ended:?}");
+    }
+
+    #[test]
+    fn only_what_may_pass_for_one_file_is_told_at_once_where_there_are_many() {
+        let client = Client::new(&"tow://host/f".parse().unwrap(), Options::default());
+        let mut tries = 0;
+        let ended = client.retry_after(Again::AfterBreaks, &mut (), |_, _| {
+            tries += 1;
+            match tries {
+                1 => Err::<(), _>(ClientError::Stale("closed".to_owned())),
+                2 => Err(ClientError::Broken("cut".to_owned())),
+                _ => Err(ClientError::Unsettled("it changed".to_owned())),
+            }
+        });
+        assert!(matches!(ended, Err(ClientError::Unsettled(_))), "{ended:?}");
+        assert_eq!(tries, 3);
+    }
+
+    #[test]
+    fn a_stale_line_is_no_failure_even_for_who_does_not_try_again() {
+        let url = "tow://host/f".parse().unwrap();
+        let options = Options { give_up: Duration::ZERO, ..Options::default() };
+        let mut tries = 0;
+        let ended = Client::new(&url, options).retry(&mut (), |_, _| {
+            tries += 1;
+            if tries == 1 { Err(ClientError::Stale("closed".to_owned())) } else { Ok(()) }
+        });
+        assert_eq!(ended.unwrap(), ((), 0));
     }
 
     #[test]

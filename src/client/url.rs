@@ -23,6 +23,9 @@ pub struct Url {
     pub path: RemotePath,
     /// Whether the path was written with a slash at its end: a directory is meant.
     pub is_dir: bool,
+    /// Whether it was written with `/.` at its end, or is the root: what is in the directory is
+    /// meant, where it makes a difference.
+    pub is_content: bool,
 }
 
 /// Why a URL was not understood.
@@ -75,9 +78,11 @@ impl FromStr for Url {
         if host.is_empty() {
             return Err(UrlError::Host);
         }
-        let (path, is_dir) = (RemotePath::new(&path_bytes(path)?)?, path.ends_with('/'));
-        let is_dir = is_dir || path.is_root();
-        Ok(Self { user, host: host.to_owned(), port, path, is_dir })
+        let is_content = path.trim_end_matches('/').ends_with("/.");
+        let is_dir = is_content || path.ends_with('/');
+        let path = RemotePath::new(&path_bytes(path)?)?;
+        let (is_dir, is_content) = (is_dir || path.is_root(), is_content || path.is_root());
+        Ok(Self { user, host: host.to_owned(), port, path, is_dir, is_content })
     }
 }
 

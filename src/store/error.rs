@@ -23,8 +23,8 @@ pub enum StoreError {
     /// More than the account may store: how much, and of what.
     #[error("{0}")]
     QuotaExceeded(String),
-    /// Somebody else is writing it.
-    #[error("another client is writing this file")]
+    /// Another process is writing it.
+    #[error("another process is writing this file")]
     Busy,
     /// A name that the file system does not take.
     #[error("name too long")]
@@ -44,7 +44,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Sorts an error of the system by culprit.
-    pub(super) fn from_errno(doing: &'static str, errno: Errno) -> Self {
+    pub(crate) fn from_errno(doing: &'static str, errno: Errno) -> Self {
         match errno {
             Errno::NOENT => Self::NotFound,
             // XDEV: `openat2` found that the path leads out. LOOP: a link where none may be.
@@ -63,7 +63,7 @@ impl StoreError {
 }
 
 /// Adds what was being done to an error of the system.
-pub(super) trait Doing<T> {
+pub(crate) trait Doing<T> {
     /// Says what was being done.
     fn doing(self, doing: &'static str) -> Result<T, StoreError>;
 }

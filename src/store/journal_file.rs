@@ -216,7 +216,7 @@ impl Drop for JournalFile {
 }
 
 /// Writes all of `bytes`.
-pub(super) fn write_all(
+pub(crate) fn write_all(
     file: &OwnedFd,
     bytes: &[u8],
     offset: u64,

@@ -113,6 +113,19 @@ pub fn partial_name(path: &RemotePath) -> Md5Digest {
     Md5Digest::of(path.as_bytes())
 }
 
+/// What the names of partials begin with that lie beside their targets.
+const BESIDE: &str = ".tow-";
+
+/// Whether a file of this name beside others is one of ours: a partial, its journal, or a small file
+/// on its way.
+#[must_use]
+pub fn is_partial_name(name: &[u8]) -> bool {
+    let endings = [&b".data"[..], b".journal", b".small"];
+    let stem = endings.iter().find_map(|ending| name.strip_suffix(*ending));
+    let hash = stem.and_then(|stem| stem.strip_prefix(BESIDE.as_bytes()));
+    hash.is_some_and(|hash| hash.len() == 32 && hash.iter().all(u8::is_ascii_hexdigit))
+}
+
 impl Partial {
     /// Opens or makes the partial for `upload`, and finds out what there is of it. `fresh`
     /// forgets that.
@@ -132,7 +145,7 @@ impl Partial {
     ) -> Result<Opened, StoreError> {
         let (target_dir, target) = root.parent(&upload.path)?;
         let is_there = check_target(&target_dir, target)?.is_some();
-        let prefix = if place == Place::Beside { ".tow-" } else { "" };
+        let prefix = if place == Place::Beside { BESIDE } else { "" };
         let stem = format!("{prefix}{}", partial_name(&upload.path));
         let dir = match place {
             Place::Internal => duplicate(root.partials().ok_or(StoreError::Denied)?)?,
@@ -453,7 +466,7 @@ fn stored(dir: &OwnedFd, stem: &str) -> Usage {
 }
 
 /// The file that has the target's name, if any; anything else that has it can't be replaced.
-pub(super) fn check_target(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, StoreError> {
+pub(crate) fn check_target(dir: impl AsFd, name: &[u8]) -> Result<Option<Stat>, StoreError> {
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => match Kind::of(&stat) {
             Kind::File => Ok(Some(stat)),

@@ -76,6 +76,14 @@ impl Root {
         Self::of(openat(CWD, path, DIRECTORY, Mode::empty()).doing("opening the directory")?)
     }
 
+    /// A directory that is open, as it is: see [`Root::plain`].
+    ///
+    /// # Errors
+    /// Whatever `fstat` says.
+    pub fn plain_of(dir: OwnedFd) -> Result<Self, StoreError> {
+        Self::of(dir)
+    }
+
     /// A root without internal folders.
     pub(super) fn of(dir: OwnedFd) -> Result<Self, StoreError> {
         let identity = identity(dir.as_fd())?;

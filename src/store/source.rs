@@ -59,6 +59,14 @@ impl Source {
         Ok(source)
     }
 
+    /// A file that is open to be read.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongKind`] for anything but a regular file.
+    pub fn of_file(file: OwnedFd) -> Result<Self, StoreError> {
+        Self::new(file)
+    }
+
     fn new(file: OwnedFd) -> Result<Self, StoreError> {
         let now = clock_gettime(ClockId::Realtime);
         let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);

@@ -85,7 +85,9 @@ impl Observer for Watch<'_> {
                 let attempt = self.attempts.last_mut().expect("it connected before");
                 attempt.get_or_insert(self.announced);
             }
-            Event::Phase(Phase::Checking | Phase::Verifying) | Event::Position(_) => {}
+            Event::Phase(Phase::Checking | Phase::Verifying)
+            | Event::Position(_)
+            | Event::Moved(_) => {}
             Event::SegmentBad(segment) => self.bad_segments.push(segment),
             Event::Broke { reason, .. } => self.breaks.push(reason.to_owned()),
         }

@@ -3,19 +3,23 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget};
 use towpath::client::{ClientError, Event, Observer, TreeEvent, TreeObserver};
 
 use crate::{
-    exit::Exit,
-    progress::{Bar, Retries, again, draw_target, set_style},
+    exit::{Exit, hint},
+    progress::{Bar, Retries, again, bar_template, draw_target, rate, set_style},
     show::printable,
 };
 
 /// Failures that are listed; beyond, they are counted.
 const FAILURES_SHOWN: usize = 50;
+
+/// How often the line in sum is made anew at most: it costs more than a small file does.
+const DRAW_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bars, and what failed. Without a terminal nothing is drawn.
 pub(crate) struct Bars {
@@ -30,18 +34,27 @@ struct State {
     sum: ProgressBar,
     /// Large files that run, by connection.
     running: HashMap<usize, Running>,
+    /// Whether these are all there are: only then there is a percentage of them.
+    all_found: bool,
     seen_files: u64,
     seen_bytes: u64,
     done_files: u64,
     done_bytes: u64,
+    /// Those of them that were moved.
+    moved_bytes: u64,
+    began: Instant,
+    drawn: Option<Instant>,
     failures: Vec<String>,
     failed: u64,
+    /// What can be done about them.
+    hints: Vec<&'static str>,
     first: Option<Exit>,
 }
 
 struct Running {
     name: Vec<u8>,
     bar: Bar,
+    already: u64,
     position: u64,
 }
 
@@ -52,18 +65,22 @@ impl Bars {
         let target = target.unwrap_or_else(ProgressDrawTarget::hidden);
         let all = MultiProgress::with_draw_target(target);
         let sum = all.add(ProgressBar::new(0));
-        let template = "{prefix:.bold} {bar:24} {percent:>3}% {bytes}/{total_bytes} {wide_msg}";
-        set_style(&sum, template);
+        set_style(&sum, "{prefix:.bold} {wide_msg}");
         sum.set_prefix("in sum");
         let state = State {
             sum,
             running: HashMap::new(),
+            all_found: false,
             seen_files: 0,
             seen_bytes: 0,
             done_files: 0,
             done_bytes: 0,
+            moved_bytes: 0,
+            began: Instant::now(),
+            drawn: None,
             failures: Vec::new(),
             failed: 0,
+            hints: Vec::new(),
             first: None,
         };
         Self { name: name.to_owned(), shown, quiet, all, state: Mutex::new(state) }
@@ -90,14 +107,18 @@ impl Bars {
         if more > 0 {
             eprintln!("tow: and {more} more failed");
         }
+        for hint in &state.hints {
+            eprintln!("     {hint}");
+        }
         state.first
     }
 }
 
 impl State {
-    fn fail(&mut self, text: String, exit: Exit) {
+    fn fail(&mut self, text: String, exit: Exit, hint: Option<&'static str>) {
         self.failed += 1;
         self.first.get_or_insert(exit);
+        self.hints.extend(hint.filter(|hint| !self.hints.contains(hint)));
         if self.failures.len() < FAILURES_SHOWN {
             self.failures.push(text);
         }
@@ -112,11 +133,23 @@ impl State {
         }
     }
 
-    fn draw(&self) {
+    fn draw(&mut self) {
+        if self.drawn.is_some_and(|drawn| drawn.elapsed() < DRAW_PAUSE) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
         let running: u64 = self.running.values().map(|running| running.position).sum();
+        let already: u64 = self.running.values().map(|running| running.already).sum();
         self.sum.set_length(self.seen_bytes);
         self.sum.set_position(self.done_bytes + running);
-        let mut text = format!("{} of {} files", self.done_files, self.seen_files);
+        let moved = self.moved_bytes + running.saturating_sub(already);
+        let pace = rate(moved, self.began.elapsed());
+        let mut text = if self.all_found {
+            format!("{} of {} files, {pace}", self.done_files, self.seen_files)
+        } else {
+            let bytes = HumanBytes(self.done_bytes + running);
+            format!("{} files, {bytes}, {pace}", self.done_files)
+        };
         if self.failed > 0 {
             text.push_str(&format!(", {} failed", self.failed));
         }
@@ -132,16 +165,26 @@ impl TreeObserver for Bars {
                 state.seen_files += 1;
                 state.seen_bytes += size;
             }
+            TreeEvent::AllFound => {
+                state.all_found = true;
+                set_style(&state.sum, bar_template());
+            }
             TreeEvent::Begin { name } => {
                 let shown = printable(name);
                 let plain = Retries::new(&shown, self.quiet || self.shown);
                 let bar = Bar::over(self.all.add(ProgressBar::no_length()), &shown, plain);
-                state.running.insert(job, Running { name: name.to_vec(), bar, position: 0 });
+                state
+                    .running
+                    .insert(job, Running { name: name.to_vec(), bar, already: 0, position: 0 });
             }
             TreeEvent::Of(event) => match state.running.get_mut(&job) {
                 Some(running) => {
-                    if let Event::Position(position) = event {
-                        running.position = position;
+                    match event {
+                        Event::Position(position) => running.position = position,
+                        Event::Begin { already, .. } => {
+                            (running.already, running.position) = (already, already);
+                        }
+                        _ => {}
                     }
                     running.bar.event(event);
                 }
@@ -156,15 +199,16 @@ impl TreeObserver for Bars {
                     return;
                 }
             },
-            TreeEvent::Done { name, size, .. } => {
+            TreeEvent::Done { name, size, moved } => {
                 state.done_files += 1;
                 state.done_bytes += size;
+                state.moved_bytes += if moved { size } else { 0 };
                 state.ended(job, name);
             }
             TreeEvent::Failed { name, error } => {
                 state.ended(job, name);
                 let (text, exit) = describe(name, error);
-                state.fail(text, exit);
+                state.fail(text, exit, hint(error, true));
             }
         }
         if self.shown {

@@ -84,6 +84,9 @@ pub(crate) enum Mechanism {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Action {
     /// Upload; the same command continues an upload that was interrupted
+    ///
+    /// With -r, folders go into the one that URL names, under their own names; it is made if it is
+    /// absent. DIR/. stands for what is in DIR.
     Put {
         #[command(flatten)]
         tree: Tree,
@@ -93,10 +96,13 @@ pub(crate) enum Action {
         /// Local files; folders as well with -r
         #[arg(required = true, value_name = "FILE")]
         files: Vec<OsString>,
-        /// Where to: a file, or a folder that is there, as tow://HOST[:PORT]/PATH
+        /// Where to: a file, or a folder, as tow://HOST[:PORT]/PATH
         url: Url,
     },
     /// Download; the same command continues a download that was interrupted
+    ///
+    /// With -r, a folder goes into DEST, under its own name; DEST is made if it is absent. URL/.
+    /// stands for what is in the folder.
     Get {
         #[command(flatten)]
         tree: Tree,
@@ -208,7 +214,7 @@ pub(crate) struct Tree {
     /// Folders, with all that is in them
     #[arg(short, long)]
     pub(crate) recursive: bool,
-    /// Connections, among which the files are shared out
+    /// Connections at most, among which the files are shared out
     #[arg(short, long, value_name = "N", default_value = "1", requires = "recursive",
           value_parser = jobs)]
     pub(crate) jobs: usize,

@@ -50,10 +50,15 @@ impl Exit {
             ClientError::Refused(_) => Self::Refused,
             ClientError::Login(_) => Self::Login,
             ClientError::Verification(_) => Self::Verification,
-            ClientError::GaveUp(_) | ClientError::Broken(_) => Self::GaveUp,
+            ClientError::GaveUp(_)
+            | ClientError::Broken(_)
+            | ClientError::Stale(_)
+            | ClientError::TooMany(_) => Self::GaveUp,
             ClientError::Interrupted => Self::Interrupted,
             ClientError::Path(_) => Self::Usage,
-            ClientError::Local { .. } | ClientError::Output { .. } => Self::Failed,
+            ClientError::Unsettled(_) | ClientError::Local { .. } | ClientError::Output { .. } => {
+                Self::Failed
+            }
         }
     }
 }
@@ -111,54 +116,60 @@ impl Failure {
     /// What to do next, where there is something.
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Client { error, transfer, .. } => match error {
-                ClientError::Interrupted if !transfer => None,
-                ClientError::GaveUp(_) | ClientError::Broken(_) if !transfer => {
-                    Some("see that host and port are right and that towd runs there")
-                }
-                ClientError::GaveUp(_) | ClientError::Broken(_) | ClientError::Interrupted => {
-                    Some("what was transferred is kept: the same command continues")
-                }
-                ClientError::Login(why) if why.ends_with("(430)") => {
-                    Some("see that name and password are right, or ask whoever runs the server")
-                }
-                ClientError::Login(_) => Some(
-                    "write tow://USER@HOST/ for a login, tow://HOST/ for none; see who you are \
-                     with tow whoami",
-                ),
-                ClientError::Verification(_) => {
-                    Some("nothing wrong was put in place; the same command tries again")
-                }
-                ClientError::Refused(reply) => match reply.code {
-                    Code::Absent => {
-                        Some("see what is there with tow ls; make a folder with tow mkdir")
-                    }
-                    Code::Busy => Some("try again when the other client is done"),
-                    Code::QuotaExceeded => Some("see tow quota; remove what is not needed"),
-                    Code::NoRight => Some("see tow whoami; the operator gives rights"),
-                    Code::UnknownAction => Some("see which there are with tow run URL"),
-                    Code::NameTaken => Some("choose another name"),
-                    Code::BadInvite | Code::RegistrationClosed => {
-                        Some("ask whoever runs the server")
-                    }
-                    Code::NoSpace if *transfer => {
-                        Some("what was transferred is kept: free space there, then continue")
-                    }
-                    Code::NoSpace => Some("free space there, then try again"),
-                    Code::Exists => Some("see what is there with tow ls"),
-                    Code::WrongKind => Some("see what it is with tow stat; tow ls lists a folder"),
-                    Code::Denied => Some("ask whoever runs the server, or use another path"),
-                    _ => None,
-                },
-                ClientError::Local { error: StoreError::NoSpace(_), .. } if !transfer => {
-                    Some("free space, then try again")
-                }
-                ClientError::Local { error, .. } => local_hint(error),
-                ClientError::Output { .. } | ClientError::Path(_) => None,
-            },
+            Self::Client { error, transfer, .. } => hint(error, *transfer),
             Self::Usage(_) => Some("see tow --help"),
             Self::Local(_) => None,
         }
+    }
+}
+
+/// What to do about an error of the library; whether something was transferred that can be continued.
+pub(crate) fn hint(error: &ClientError, transfer: bool) -> Option<&'static str> {
+    match error {
+        ClientError::Interrupted if !transfer => None,
+        ClientError::TooMany(_) => Some("try again when other connections have ended"),
+        ClientError::Unsettled(_) => Some("the same command tries again"),
+        ClientError::GaveUp(_) | ClientError::Broken(_) | ClientError::Stale(_) if !transfer => {
+            Some("see that host and port are right and that towd runs there")
+        }
+        ClientError::GaveUp(_)
+        | ClientError::Broken(_)
+        | ClientError::Stale(_)
+        | ClientError::Interrupted => {
+            Some("what was transferred is kept: the same command continues")
+        }
+        ClientError::Login(why) if why.ends_with("(430)") => {
+            Some("see that name and password are right, or ask whoever runs the server")
+        }
+        ClientError::Login(_) => Some(
+            "write tow://USER@HOST/ for a login, tow://HOST/ for none; see who you are \
+                     with tow whoami",
+        ),
+        ClientError::Verification(_) => {
+            Some("nothing wrong was put in place; the same command tries again")
+        }
+        ClientError::Refused(reply) => match reply.code {
+            Code::Absent => Some("see what is there with tow ls; make a folder with tow mkdir"),
+            Code::Busy => Some("try again when the other client is done"),
+            Code::QuotaExceeded => Some("see tow quota; remove what is not needed"),
+            Code::NoRight => Some("see tow whoami; the operator gives rights"),
+            Code::UnknownAction => Some("see which there are with tow run URL"),
+            Code::NameTaken => Some("choose another name"),
+            Code::BadInvite | Code::RegistrationClosed => Some("ask whoever runs the server"),
+            Code::NoSpace if transfer => {
+                Some("what was transferred is kept: free space there, then continue")
+            }
+            Code::NoSpace => Some("free space there, then try again"),
+            Code::Exists => Some("see what is there with tow ls"),
+            Code::WrongKind => Some("see what it is with tow stat; tow ls lists a folder"),
+            Code::Denied => Some("ask whoever runs the server, or use another path"),
+            _ => None,
+        },
+        ClientError::Local { error: StoreError::NoSpace(_), .. } if !transfer => {
+            Some("free space, then try again")
+        }
+        ClientError::Local { error, .. } => local_hint(error),
+        ClientError::Output { .. } | ClientError::Path(_) => None,
     }
 }
 

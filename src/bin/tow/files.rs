@@ -8,12 +8,12 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use towpath::{
     client::{Client, ClientError, Event, Observer, Options, Transferred, Url},
-    limits::HOLDER_SILENT,
+    limits::{BUSY_PATIENCE, BUSY_PAUSE},
     wire::{Code, RemotePath},
 };
 
@@ -22,12 +22,6 @@ use crate::{
     progress::{Bar, Retries, summary},
     show::{self, printable},
 };
-
-/// How long to wait for another client to end: until one that is dead may be replaced.
-const BUSY_PATIENCE: Duration = HOLDER_SILENT.saturating_add(Duration::from_secs(5));
-
-/// How often to look whether it has.
-const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What every command needs.
 #[derive(Debug)]
@@ -48,9 +42,8 @@ impl Context {
     pub(crate) fn client(&self, url: &Url) -> Rc<Client> {
         let mut kept = self.client.borrow_mut();
         match &*kept {
-            // The same server: the URLs differ in nothing but their paths.
             Some((at, client))
-                if *url == Url { path: url.path.clone(), is_dir: url.is_dir, ..at.clone() } =>
+                if (&url.user, &url.host, url.port) == (&at.user, &at.host, at.port) =>
             {
                 Rc::clone(client)
             }
@@ -168,7 +161,7 @@ pub(crate) fn below(url: &Url, name: &OsStr) -> Result<Url, Failure> {
     bytes.extend_from_slice(name.as_bytes());
     let path = RemotePath::new(&bytes)
         .map_err(|error| Failure::Usage(format!("{}: {error}", printable(name.as_bytes()))))?;
-    Ok(Url { path, is_dir: false, ..url.clone() })
+    Ok(Url { path, is_dir: false, is_content: false, ..url.clone() })
 }
 
 pub(crate) fn get(context: &Context, url: &Url, to: Option<&OsStr>) -> Result<Exit, Failure> {

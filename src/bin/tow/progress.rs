@@ -6,6 +6,7 @@ use std::{
 };
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 use towpath::client::{Event, Observer, Phase, Transferred};
 
 use crate::show::printable;
@@ -38,6 +39,7 @@ impl Observer for Retries {
             | Event::Begin { .. }
             | Event::Phase(_)
             | Event::Position(_)
+            | Event::Moved(_)
             | Event::SegmentBad(_) => {}
         }
     }
@@ -135,9 +137,7 @@ impl Observer for Bar {
             Event::Connecting => self.bar.set_message("connecting"),
             Event::Begin { size, already } => {
                 if !std::mem::replace(&mut self.begun, true) {
-                    let template = "{prefix:.bold} {bar:24} {percent:>3}% {bytes}/{total_bytes} \
-                                    {wide_msg}";
-                    set_style(&self.bar, template);
+                    set_style(&self.bar, bar_template());
                 }
                 self.bar.set_length(size);
                 self.bar.set_position(already);
@@ -159,6 +159,7 @@ impl Observer for Bar {
                     self.bar.set_message(self.message());
                 }
             }
+            Event::Moved(_) => {}
             Event::SegmentBad(_) => self.bad_segments += 1,
             Event::Broke { reason, pause } => {
                 self.breaks += 1;
@@ -167,6 +168,17 @@ impl Observer for Bar {
                 self.plain.broke(reason, pause);
             }
         }
+    }
+}
+
+/// A bar that leaves room on its line for what is said behind it: one that does not fit is drawn anew
+/// below itself each time.
+pub(crate) fn bar_template() -> &'static str {
+    let width = tcgetwinsize(stderr()).map_or(0, |size| size.ws_col);
+    match if width == 0 { 80 } else { width } {
+        100.. => "{prefix:.bold} {bar:24} {percent:>3}% {bytes}/{total_bytes} {wide_msg}",
+        80.. => "{prefix:.bold} {bar:10} {percent:>3}% {bytes}/{total_bytes} {wide_msg}",
+        _ => "{prefix:.bold} {percent:>3}% {wide_msg}",
     }
 }
 

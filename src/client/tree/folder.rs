@@ -5,7 +5,7 @@
 //! not followed, whoever has put it there.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
 };
@@ -38,7 +38,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// The one that was chosen: made if it is absent. Links on the way to it are those of the user,
+    /// The one that was chosen: made if it is absent, and so is the one above it. Links on the way to it are those of the user,
     /// but one in its own place is not followed.
     pub(super) fn top(
         path: &Path,
@@ -48,16 +48,16 @@ impl Folder {
         let error = |doing| {
             move |errno| ClientError::Local {
                 what: path.display().to_string(),
-                error: store_error(doing, errno),
+                error: StoreError::from_errno(doing, errno),
             }
         };
-        let is_new = make_dir(CWD, path.as_os_str().as_encoded_bytes());
-        if is_new.map_err(error("making the folder"))? {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let parent =
-                openat(CWD, parent.unwrap_or_else(|| Path::new(".")), DIRECTORY, Mode::empty());
-            parent.and_then(fsync).map_err(error("syncing the folder above"))?;
-        }
+        let made = match (make_durably(path), path.parent()) {
+            (Err(Errno::NOENT), Some(above)) => {
+                make_durably(above).and_then(|()| make_durably(path))
+            }
+            (made, _) => made,
+        };
+        made.map_err(error("making the folder"))?;
         let dir = openat(CWD, path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
         let dir = dir.map_err(error("opening"))?;
         Ok(Arc::new(Self { dir, shown: path.to_owned(), mtime, problems, _parent: None }))
@@ -69,13 +69,14 @@ impl Folder {
         name: &[u8],
         mtime: Option<Mtime>,
     ) -> Result<Arc<Self>, StoreError> {
-        make_dir(&self.dir, name).map_err(|errno| store_error("making the folder", errno))?;
+        make_dir(&self.dir, name)
+            .map_err(|errno| StoreError::from_errno("making the folder", errno))?;
         let opened = openat(&self.dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
         let dir = opened.map_err(|errno| match errno {
             Errno::LOOP | Errno::NOTDIR => {
                 StoreError::WrongKind("something that is no folder has this name")
             }
-            errno => store_error("opening", errno),
+            errno => StoreError::from_errno("opening", errno),
         })?;
         let problems = Arc::clone(&self.problems);
         let (shown, _parent) = (self.shown.join(os(name)), Some(Arc::clone(self)));
@@ -88,8 +89,9 @@ impl Folder {
 
     /// The same directory for the store.
     pub(super) fn root(&self) -> Result<Root, StoreError> {
+        let error = |_| StoreError::Io { doing: "opening", errno: Errno::MFILE };
         // The very directory that is open, whatever has its name now.
-        Root::plain(Path::new(&format!("/proc/self/fd/{}", self.dir.as_raw_fd())))
+        Root::plain_of(self.dir.try_clone().map_err(error)?)
     }
 
     /// Whether a regular file of this size and time has the name.
@@ -111,7 +113,7 @@ impl Drop for Folder {
         if let Err(errno) = fsync(&self.dir) {
             let error = ClientError::Local {
                 what: self.shown.display().to_string(),
-                error: store_error("syncing the folder", errno),
+                error: StoreError::from_errno("syncing the folder", errno),
             };
             self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(error);
         }
@@ -129,21 +131,17 @@ fn make_dir(dir: impl AsFd, name: &[u8]) -> Result<bool, Errno> {
     }
 }
 
+/// Makes a directory unless there is something of its name, and makes that durable.
+fn make_durably(path: &Path) -> Result<(), Errno> {
+    if make_dir(CWD, path.as_os_str().as_encoded_bytes())? {
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        let above = above.unwrap_or_else(|| Path::new("."));
+        openat(CWD, above, DIRECTORY, Mode::empty()).and_then(fsync)?;
+    }
+    Ok(())
+}
+
 pub(super) fn timestamps(mtime: Mtime) -> Timestamps {
     let time = Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) };
     Timestamps { last_access: time, last_modification: time }
-}
-
-/// Sorts an error of the system by culprit.
-pub(super) fn store_error(doing: &'static str, errno: Errno) -> StoreError {
-    match errno {
-        Errno::NOENT => StoreError::NotFound,
-        Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ROFS => StoreError::Denied,
-        Errno::NXIO | Errno::NODEV => StoreError::WrongKind("not a regular file"),
-        Errno::NOTDIR => StoreError::WrongKind("not a directory"),
-        Errno::ISDIR => StoreError::WrongKind("it is a directory"),
-        Errno::NOSPC | Errno::DQUOT => StoreError::NoSpace(errno.to_string()),
-        Errno::NAMETOOLONG => StoreError::NameTooLong,
-        errno => StoreError::Io { doing, errno },
-    }
 }

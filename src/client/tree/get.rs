@@ -6,21 +6,30 @@
 //! got once more on its own. Where a `get` is refused, or its stream aborted, the `402` is passed
 //! over and the `226` answered with `404`, as any word that is no command.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
     TreeEvent,
     group::{Group, Received},
     local::bytes,
-    queue::{Next, Queue},
+    queue::{Next, Own, Queue},
     remote::{GetFile, List, Listed, RemoteWalk},
     shared::{OfJob, Shared},
     small::{self, Streamed},
+    worker::{Held, Worker},
 };
 use crate::{
-    client::{Client, ClientError, line::Line, retry::Gain},
+    client::{
+        Client, ClientError,
+        get::Destination,
+        line::Line,
+        retry::{Again, Gain, sleep},
+    },
     digest::Engine,
-    limits::{AHEAD_BYTES_MAX, FILE_TRIES_MAX, GETS_AHEAD_MAX, SMALL_FILE_BYTES},
+    limits::{
+        AHEAD_BYTES_MAX, BUSY_PATIENCE, BUSY_PAUSE, FILE_TRIES_MAX, GETS_AHEAD_MAX,
+        SMALL_FILE_BYTES,
+    },
     wire::{Code, Command, Mtime},
 };
 
@@ -38,12 +47,15 @@ pub(super) struct GetWorker<'a> {
     ahead: VecDeque<(GetFile, usize)>,
     /// Files to be tried once more.
     again: VecDeque<GetFile>,
+    /// Files that somebody is writing, here or there: their turn comes when nothing else is left.
+    later: VecDeque<GetFile>,
     /// One that has to wait for the answers.
     alone: Option<GetFile>,
     /// A listing that is this worker's to read.
     list: Option<List>,
     /// Files that this worker is done with.
     done: u64,
+    had_line: bool,
 }
 
 /// What came of a file that was asked for ahead.
@@ -71,44 +83,26 @@ impl<'a> GetWorker<'a> {
             engine: Engine::new(),
             ahead: VecDeque::new(),
             again: VecDeque::new(),
+            later: VecDeque::new(),
             alone: None,
             list: None,
             done: 0,
+            had_line: false,
         }
     }
 
-    /// Works until there is nothing left.
-    pub(super) fn run(&mut self) -> Result<(), ClientError> {
-        let mut observer = OfJob { shared: self.shared, job: self.job };
-        self.client.retry(&mut observer, |_, gain| self.attempt(gain)).map(drop)
+    /// The connection in `line`, made if there is none.
+    fn open<'l>(&mut self, line: &'l mut Option<Line>) -> Result<&'l mut Line, ClientError> {
+        let open = self.client.open(line)?;
+        self.had_line = true;
+        Ok(open)
     }
 
-    /// Over one line.
-    fn attempt(&mut self, gain: &mut Gain) -> Result<(), ClientError> {
-        // What was asked for on a line that broke.
+    /// What was asked for on a line that broke is asked for again.
+    fn begin_anew(&mut self) {
         while let Some((file, _)) = self.ahead.pop_back() {
             self.again.push_front(file);
         }
-        let mut line = None;
-        loop {
-            if self.ahead.len() <= GETS_AHEAD_MAX / 2 {
-                self.ask(&mut line)?;
-            }
-            gain.reached(self.done);
-            if self.ahead.is_empty() {
-                match self.alone.take() {
-                    Some(file) => {
-                        line.take().into_iter().for_each(|line| self.client.keep(line));
-                        self.get_alone(file)?;
-                    }
-                    None => break,
-                }
-            } else {
-                self.receive_next(self.client.open(&mut line)?)?;
-            }
-        }
-        line.into_iter().for_each(|line| self.client.keep(line));
-        Ok(())
     }
 
     /// Asks for as many files as may be asked for ahead.
@@ -140,7 +134,7 @@ impl<'a> GetWorker<'a> {
         if lines.is_empty() {
             return Ok(());
         }
-        self.client.open(line)?.send(lines.as_bytes())
+        self.open(line)?.send(lines.as_bytes())
     }
 
     /// The next file to be asked for, if there is one by now.
@@ -153,8 +147,16 @@ impl<'a> GetWorker<'a> {
             if let Some(file) = self.again.pop_front() {
                 return Ok(Some(file));
             }
-            let idle = self.ahead.is_empty();
-            match self.queue.next(idle, self.shared, &self.client.options.stop)? {
+            let own = match (self.ahead.is_empty(), self.later.is_empty()) {
+                (false, _) => Own::Awaited,
+                (true, false) => Own::Left,
+                (true, true) => Own::Nothing,
+            };
+            if own == Own::Nothing {
+                // It may have to wait for the others.
+                self.group.flush();
+            }
+            match self.queue.next(own, self.shared, &self.client.options.stop)? {
                 Next::File(file) => return Ok(Some(file)),
                 Next::Job(list) => self.list = Some(list),
                 Next::NotNow | Next::End => return Ok(None),
@@ -163,17 +165,22 @@ impl<'a> GetWorker<'a> {
     }
 
     /// Reads a part of a listing.
-    fn list(&mut self, list: List, line: &mut Option<Line>) -> Result<(), ClientError> {
+    fn list(&mut self, mut list: List, line: &mut Option<Line>) -> Result<(), ClientError> {
         // What is there by now need not wait for what is listed.
         self.group.flush();
-        let read = self.client.open(line).and_then(|line| list.read(line));
+        let read = self.open(line).and_then(|line| list.read(line));
         let listed = match read {
             Ok(listed) => listed,
-            Err(error) if is_of_this(&error) => {
-                let name = list.path().as_bytes();
-                self.shared.failed(self.job, name, &error);
+            Err(error) if error.is_of_one_file() => {
                 // Nobody knows where the line stands.
                 *line = None;
+                list.tries += 1;
+                if matches!(error, ClientError::Unsettled(_)) && list.tries < FILE_TRIES_MAX {
+                    self.list = Some(list);
+                    return Err(ClientError::Broken(error.to_string()));
+                }
+                let name = list.path().as_bytes();
+                self.shared.folder_failed(self.job, name, &error);
                 Listed::default()
             }
             Err(error) => {
@@ -246,10 +253,19 @@ impl<'a> GetWorker<'a> {
 
     /// The server, or this side, does not want this file; the line is in step.
     fn refused(&mut self, mut file: GetFile, error: &ClientError) {
-        file.tries += 1;
-        if matches!(error, ClientError::Broken(_)) && file.tries < FILE_TRIES_MAX {
-            self.again.push_back(file);
+        if error.is_busy()
+            && file.busy_since.get_or_insert_with(Instant::now).elapsed() < BUSY_PATIENCE
+        {
+            self.later.push_back(file);
             return;
+        }
+        file.tries += 1;
+        if file.tries < FILE_TRIES_MAX {
+            match error {
+                ClientError::Broken(_) => return self.again.push_back(file),
+                ClientError::Unsettled(_) => return self.later.push_back(file),
+                _ => {}
+            }
         }
         self.done += 1;
         self.shared.failed(self.job, bytes(&file.shown()), error);
@@ -266,28 +282,68 @@ impl<'a> GetWorker<'a> {
             .root()
             .map_err(|error| ClientError::Local { what: shown.display().to_string(), error })
             .and_then(|root| {
-                let root = Arc::new(root);
-                self.client.get_beneath(
-                    &file.remote,
-                    &root,
-                    &file.name,
-                    None,
-                    &shown,
-                    &mut observer,
-                )
+                let (root, name) = (&Arc::new(root), &file.name);
+                let place = Destination { root, name, here: None, again: Again::AfterBreaks };
+                self.client.get_beneath(&file.remote, place, &shown, &mut observer)
             });
         match got {
             Ok(done) => {
                 self.done += 1;
-                self.shared.done(self.job, bytes(&shown), done.size, Some(done.moved));
+                // Its bytes were counted as they came.
+                self.shared.done(self.job, bytes(&shown), done.size, Some(0));
                 Ok(())
             }
-            Err(error) if is_of_this(&error) => {
+            Err(error) if error.is_of_one_file() => {
                 self.refused(file, &error);
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.alone = Some(file);
+                Err(error)
+            }
         }
+    }
+}
+
+impl Worker for GetWorker<'_> {
+    type Walk = RemoteWalk;
+
+    fn attempt(&mut self, gain: &mut Gain) -> Result<(), ClientError> {
+        self.begin_anew();
+        let mut line = None;
+        loop {
+            if self.ahead.len() <= GETS_AHEAD_MAX / 2 {
+                self.ask(&mut line)?;
+            }
+            gain.reached(self.done);
+            if !self.ahead.is_empty() {
+                let line = self.open(&mut line)?;
+                self.receive_next(line)?;
+            } else if self.alone.is_some() {
+                self.open(&mut line)?;
+                line.take().into_iter().for_each(|line| self.client.keep(line));
+                if let Some(file) = self.alone.take() {
+                    self.get_alone(file)?;
+                }
+            } else if !self.later.is_empty() {
+                sleep(BUSY_PAUSE, &self.client.options.stop)?;
+                self.again.append(&mut self.later);
+            } else {
+                break;
+            }
+        }
+        line.into_iter().for_each(|line| self.client.keep(line));
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Held<RemoteWalk> {
+        self.begin_anew();
+        let files = self.again.drain(..).chain(self.later.drain(..)).chain(self.alone.take());
+        (files.collect(), self.list.take())
+    }
+
+    fn had_line(&self) -> bool {
+        self.had_line
     }
 }
 
@@ -298,19 +354,4 @@ fn pass_over_verdict(line: &mut Line) -> Result<(), ClientError> {
         return Ok(());
     }
     Err(ClientError::unexpected(&reply))
-}
-
-/// Whether an error concerns one file, or one folder, and not the line.
-pub(super) const fn is_of_this(error: &ClientError) -> bool {
-    match error {
-        ClientError::Refused(_)
-        | ClientError::Verification(_)
-        | ClientError::Local { .. }
-        | ClientError::Path(_) => true,
-        ClientError::Broken(_)
-        | ClientError::GaveUp(_)
-        | ClientError::Login(_)
-        | ClientError::Output { .. }
-        | ClientError::Interrupted => false,
-    }
 }

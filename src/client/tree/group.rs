@@ -12,8 +12,8 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::{Builder, Scope},
-    time::Instant,
+    thread::{self, Builder, Scope},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -21,19 +21,14 @@ use rustix::{
         Advice, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fadvise, flock, fstat,
         fsync, ftruncate, futimens, openat, renameat, statat, unlinkat,
     },
-    io::{Errno, pwrite, retry_on_intr},
+    io::Errno,
 };
 
-use super::{
-    folder::{store_error, timestamps},
-    local::bytes,
-    remote::GetFile,
-    shared::Shared,
-};
+use super::{folder::timestamps, local::bytes, remote::GetFile, shared::Shared};
 use crate::{
     client::ClientError,
-    limits::{GROUP_BYTES_MAX, GROUP_FILES_MAX, GROUP_INTERVAL},
-    store::{StoreError, partial_name},
+    limits::{BUSY_PATIENCE, GROUP_BYTES_MAX, GROUP_FILES_MAX, GROUP_INTERVAL},
+    store::{StoreError, check_target, partial_name, write_all},
     wire::Mtime,
 };
 
@@ -42,6 +37,10 @@ const COMMITTERS: usize = 2;
 
 /// How often a temporary name is opened anew because another process has taken it away.
 const OPEN_TRIES: usize = 16;
+
+/// How often to look whether another process has done with a file: it holds a group for no longer than
+/// the disk takes.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A file that has come, verified.
 pub(super) struct Received {
@@ -133,10 +132,11 @@ fn commit(job: usize, files: Vec<Received>, shared: &Shared<'_>) {
         let error = ClientError::Local { what: shown.display().to_string(), error };
         shared.failed(job, bytes(&shown), &error);
     };
-    let mut written = Vec::new();
+    let (mut written, mut busy) = (Vec::new(), Vec::new());
     for received in files {
         match Temporary::write(&received) {
             Ok(temporary) => written.push((received.file, temporary)),
+            Err(StoreError::Busy) => busy.push(received),
             Err(error) => fail(&received.file, error),
         }
     }
@@ -153,6 +153,34 @@ fn commit(job: usize, files: Vec<Received>, shared: &Shared<'_>) {
             Err(error) => fail(&file, error),
         }
     }
+    // Only now that nothing is locked: two who wait for one another would wait for ever.
+    for received in busy {
+        match commit_when_free(&received, shared) {
+            Ok(size) => shared.done(job, bytes(&received.file.shown()), size, Some(size)),
+            Err(error) => fail(&received.file, error),
+        }
+    }
+}
+
+/// The same for a file that another process is writing: as a rule it gets the same tree.
+fn commit_when_free(received: &Received, shared: &Shared<'_>) -> Result<u64, StoreError> {
+    let (file, size) = (&received.file, received.content.len() as u64);
+    let since = Instant::now();
+    loop {
+        if file.folder.has(file.name.as_bytes(), size, received.mtime) {
+            return Ok(size);
+        }
+        let shown = Temporary::write(received).and_then(|mut temporary| {
+            temporary.sync();
+            temporary.show(file)
+        });
+        match shown {
+            Err(StoreError::Busy) if since.elapsed() < BUSY_PATIENCE && !shared.has_ended() => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            shown => return shown,
+        }
+    }
 }
 
 /// A file that is not visible yet.
@@ -167,7 +195,7 @@ struct Temporary {
 impl Temporary {
     fn write(received: &Received) -> Result<Self, StoreError> {
         let (file, content) = (&received.file, &received.content);
-        check_target(file)?;
+        check(file)?;
         let name = format!(".tow-{}.small", partial_name(&file.name));
         let data = open_locked(file, &name)?;
         let size = content.len() as u64;
@@ -179,14 +207,11 @@ impl Temporary {
 
     fn fill(&self, content: &[u8], mtime: Mtime) -> Result<(), StoreError> {
         // It may have been left by a run that was killed.
-        ftruncate(&self.data, 0).map_err(|errno| store_error("emptying the file", errno))?;
-        let mut offset = 0;
-        while let Some(rest) = content.get(offset..).filter(|rest| !rest.is_empty()) {
-            let written = retry_on_intr(|| pwrite(&self.data, rest, offset as u64));
-            offset += written.map_err(|errno| store_error("writing", errno))?;
-        }
+        ftruncate(&self.data, 0)
+            .map_err(|errno| StoreError::from_errno("emptying the file", errno))?;
+        write_all(&self.data, content, 0, "writing")?;
         futimens(&self.data, &timestamps(mtime))
-            .map_err(|errno| store_error("setting the time", errno))
+            .map_err(|errno| StoreError::from_errno("setting the time", errno))
     }
 
     fn sync(&mut self) {
@@ -197,13 +222,13 @@ impl Temporary {
     fn show(&self, file: &GetFile) -> Result<u64, StoreError> {
         let shown = self
             .synced
-            .map_err(|errno| store_error("syncing the file", errno))
+            .map_err(|errno| StoreError::from_errno("syncing the file", errno))
             // Something may have got the name meanwhile.
-            .and_then(|()| check_target(file))
+            .and_then(|()| check(file))
             .and_then(|()| {
                 let dir = file.folder.dir();
                 renameat(dir, &*self.name, dir, file.name.as_bytes())
-                    .map_err(|errno| store_error("renaming", errno))
+                    .map_err(|errno| StoreError::from_errno("renaming", errno))
             });
         shown.inspect_err(|_| self.remove(file))?;
         Ok(self.size)
@@ -220,12 +245,13 @@ impl Temporary {
 fn open_locked(file: &GetFile, name: &str) -> Result<OwnedFd, StoreError> {
     let dir = file.folder.dir();
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let look =
-        |stat: Result<Stat, Errno>| stat.map_err(|errno| store_error("looking at it", errno));
+    let look = |stat: Result<Stat, Errno>| {
+        stat.map_err(|errno| StoreError::from_errno("looking at it", errno))
+    };
     for _ in 0..OPEN_TRIES {
         let data =
             openat(dir, name, flags | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::from_raw_mode(0o666));
-        let data = data.map_err(|errno| store_error("opening", errno))?;
+        let data = data.map_err(|errno| StoreError::from_errno("opening", errno))?;
         let stat = look(fstat(data.as_fd()))?;
         // Planted by somebody else: a name to write to, or one with a second name elsewhere.
         let is_own = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_nlink <= 1;
@@ -235,29 +261,20 @@ fn open_locked(file: &GetFile, name: &str) -> Result<OwnedFd, StoreError> {
         match flock(&data, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(StoreError::Busy),
-            Err(errno) => return Err(store_error("locking the file", errno)),
+            Err(errno) => return Err(StoreError::from_errno("locking the file", errno)),
         }
         match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(named) if (named.st_dev, named.st_ino) == (stat.st_dev, stat.st_ino) => {
                 return Ok(data);
             }
             Ok(_) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(store_error("looking at it", errno)),
+            Err(errno) => return Err(StoreError::from_errno("looking at it", errno)),
         }
     }
     Err(StoreError::Busy)
 }
 
 /// Only a regular file is replaced.
-fn check_target(file: &GetFile) -> Result<(), StoreError> {
-    match statat(file.folder.dir(), file.name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(()),
-            FileType::Directory => Err(StoreError::WrongKind("a directory has this name")),
-            FileType::Symlink => Err(StoreError::WrongKind("a link has this name")),
-            _ => Err(StoreError::WrongKind("not a regular file")),
-        },
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(store_error("looking at the target", errno)),
-    }
+fn check(file: &GetFile) -> Result<(), StoreError> {
+    check_target(file.folder.dir(), file.name.as_bytes()).map(drop)
 }

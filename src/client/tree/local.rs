@@ -17,14 +17,13 @@ use rustix::{
 
 use super::{
     Skipped, TreeEvent,
-    folder::store_error,
     queue::{Step, Walk},
     shared::Shared,
 };
 use crate::{
     client::ClientError,
     limits::{TREE_DEPTH_MAX, TREE_NAMES_MAX},
-    store::{Identity, StoreError},
+    store::{Identity, StoreError, is_partial_name},
     wire::{PathError, RemotePath},
 };
 
@@ -57,7 +56,6 @@ pub(super) struct Content {
 #[derive(Debug)]
 pub(super) struct MakeDir {
     pub(super) remote: RemotePath,
-    pub(super) shown: PathBuf,
     level: Level,
 }
 
@@ -96,8 +94,7 @@ impl LocalWalk {
         if made {
             walk.levels.push(level);
         } else {
-            let (remote, shown) = (remote.clone(), local.to_owned());
-            walk.top = Some(MakeDir { remote, shown, level });
+            walk.top = Some(MakeDir { remote: remote.clone(), level });
         }
         Ok(walk)
     }
@@ -121,6 +118,10 @@ impl LocalWalk {
             stat = statat(&level.dir, &*name, AtFlags::empty()).map_err(errno)?;
         }
         match kind(&stat) {
+            FileType::RegularFile if is_partial_name(&name) => {
+                shared.skipped(Skipped::Own);
+                Ok(None)
+            }
             FileType::RegularFile => {
                 shared.tell(0, TreeEvent::Found { size: u64::try_from(stat.st_size).unwrap_or(0) });
                 let (dir, follow) = (Arc::clone(&level.dir), self.follow);
@@ -140,21 +141,9 @@ impl LocalWalk {
                 })))
             }
             FileType::Directory => {
-                let remote = below(&level.remote, &name)?;
-                let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | nofollow(self.follow);
-                let dir = openat(&level.dir, &*name, flags, Mode::empty())
-                    .map_err(|errno| local_error(&shown, "opening", errno))?;
-                let below = Level::new(dir, remote.clone(), shown.clone())
-                    .map_err(|errno| local_error(&shown, "reading the folder", errno))?;
-                if self.levels.iter().chain([level]).any(|it| it.identity == below.identity) {
-                    let error = StoreError::WrongKind("it leads back to a folder above it");
-                    return Err(ClientError::Local { what: shown.display().to_string(), error });
-                }
-                if self.levels.len() + 1 >= TREE_DEPTH_MAX {
-                    let error = StoreError::WrongKind("too many folders within one another");
-                    return Err(ClientError::Local { what: shown.display().to_string(), error });
-                }
-                Ok(Some(Step::Job(MakeDir { remote, shown, level: below })))
+                let folder = self.look_into(level, &name, &shown);
+                let failed = |error: &_| shared.folder_failed(0, bytes(&shown), error);
+                Ok(folder.inspect_err(failed).ok().map(Step::Job))
             }
             FileType::Symlink => {
                 shared.skipped(Skipped::Link);
@@ -165,6 +154,27 @@ impl LocalWalk {
                 Ok(None)
             }
         }
+    }
+}
+
+impl LocalWalk {
+    /// Looks into a folder.
+    fn look_into(&self, level: &Level, name: &[u8], shown: &Path) -> Result<MakeDir, ClientError> {
+        let (remote, shown) = (below(&level.remote, name)?, shown.to_owned());
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | nofollow(self.follow);
+        let dir = openat(&level.dir, name, flags, Mode::empty())
+            .map_err(|errno| local_error(&shown, "opening", errno))?;
+        let below = Level::new(dir, remote.clone(), shown.clone())
+            .map_err(|errno| local_error(&shown, "reading the folder", errno))?;
+        let wrong = if self.levels.iter().chain([level]).any(|it| it.identity == below.identity) {
+            "it leads back to a folder above it"
+        } else if self.levels.len() + 1 >= TREE_DEPTH_MAX {
+            "too many folders within one another"
+        } else {
+            return Ok(MakeDir { remote, level: below });
+        };
+        let error = StoreError::WrongKind(wrong);
+        Err(ClientError::Local { what: shown.display().to_string(), error })
     }
 }
 
@@ -184,7 +194,7 @@ impl Walk for LocalWalk {
                 Ok(None) => continue,
                 Err(errno) => {
                     let error = local_error(&level.shown, "reading the folder", errno);
-                    shared.failed(0, bytes(&level.shown), &error);
+                    shared.folder_failed(0, bytes(&level.shown), &error);
                     continue;
                 }
             };
@@ -243,8 +253,8 @@ impl PutFile {
     pub(super) fn open(&self) -> Result<OwnedFd, StoreError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat(&self.dir, &*self.name, flags | nofollow(self.follow), Mode::empty())
-            .map_err(|errno| store_error("opening", errno))?;
-        let stat = fstat(&file).map_err(|errno| store_error("looking at it", errno))?;
+            .map_err(|errno| StoreError::from_errno("opening", errno))?;
+        let stat = fstat(&file).map_err(|errno| StoreError::from_errno("looking at it", errno))?;
         if kind(&stat) != FileType::RegularFile {
             return Err(StoreError::WrongKind("not a regular file"));
         }
@@ -254,7 +264,7 @@ impl PutFile {
     /// Reads it as a whole; `None` if it has more than `most` bytes.
     pub(super) fn read(&self, most: u64) -> Result<Option<Content>, StoreError> {
         let file = self.open()?;
-        let look = || fstat(&file).map_err(|errno| store_error("looking at it", errno));
+        let look = || fstat(&file).map_err(|errno| StoreError::from_errno("looking at it", errno));
         let identity = Identity::of(&look()?);
         let Some(size) = usize::try_from(identity.size).ok().filter(|_| identity.size <= most)
         else {
@@ -263,7 +273,7 @@ impl PutFile {
         let (mut bytes, mut have) = (vec![0; size], 0);
         while let Some(room) = bytes.get_mut(have..).filter(|room| !room.is_empty()) {
             let read = retry_on_intr(|| pread(&file, &mut *room, have as u64));
-            match read.map_err(|errno| store_error("reading", errno))? {
+            match read.map_err(|errno| StoreError::from_errno("reading", errno))? {
                 0 => break,
                 read => have += read,
             }
@@ -291,7 +301,10 @@ const fn nofollow(follow: bool) -> OFlags {
 }
 
 fn local_error(path: &Path, doing: &'static str, errno: Errno) -> ClientError {
-    ClientError::Local { what: path.display().to_string(), error: store_error(doing, errno) }
+    ClientError::Local {
+        what: path.display().to_string(),
+        error: StoreError::from_errno(doing, errno),
+    }
 }
 
 pub(super) fn bytes(path: &Path) -> &[u8] {

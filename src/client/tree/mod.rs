@@ -13,6 +13,7 @@ mod queue;
 mod remote;
 mod shared;
 mod small;
+mod worker;
 
 use std::{path::Path, sync::Arc, thread};
 
@@ -20,7 +21,7 @@ use self::{
     folder::Folder, get::GetWorker, group::Committers, local::LocalWalk, put::PutWorker,
     queue::Queue, remote::RemoteWalk, shared::Shared,
 };
-use super::{Client, ClientError, Event};
+use super::{Client, ClientError, Event, RateLimit};
 use crate::{
     limits::JOBS_MAX,
     wire::{Mtime, RemotePath},
@@ -29,7 +30,7 @@ use crate::{
 /// How a tree is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeOptions {
-    /// Connections, from 1 to [`JOBS_MAX`].
+    /// Connections, from 1 to [`JOBS_MAX`]; see [`Client::tree_jobs`].
     pub jobs: usize,
     /// Whether local links are followed when they are sent; otherwise they are passed over.
     pub follow: bool,
@@ -48,6 +49,8 @@ pub enum Skipped {
     Link,
     /// A pipe, a socket, a device.
     Special,
+    /// What an unfinished download has left: a partial.
+    Own,
 }
 
 /// What happens while a tree is moved. Names are paths below the tree, of any bytes.
@@ -58,6 +61,8 @@ pub enum TreeEvent<'a> {
         /// In bytes.
         size: u64,
     },
+    /// There are no more than were found.
+    AllFound,
     /// A large file begins on this connection.
     Begin {
         /// Which.
@@ -76,7 +81,7 @@ pub enum TreeEvent<'a> {
     },
     /// A file, or a whole folder, is not there, for this reason.
     Failed {
-        /// Which.
+        /// Which: a folder that the server does not make by its path there.
         name: &'a [u8],
         /// Why.
         error: &'a ClientError,
@@ -109,8 +114,12 @@ pub struct TreeDone {
     pub links: u64,
     /// Pipes, sockets and devices that were passed over.
     pub specials: u64,
-    /// Files and folders that failed.
+    /// What unfinished downloads have left, and was passed over.
+    pub own: u64,
+    /// Files that failed.
     pub failed: u64,
+    /// Folders that failed, with all that is in them.
+    pub failed_folders: u64,
     /// How often a line broke and was made anew.
     pub breaks: u32,
     /// Why it ended before its end, if it did.
@@ -120,7 +129,8 @@ pub struct TreeDone {
 impl Client {
     /// Puts a directory onto the server, as the directory `remote`, which is made if it is absent; the
     /// directory that holds it has to be there. Modification times of files are kept, those of
-    /// directories can't be set there. A file that fails does not hold up the others.
+    /// directories can't be set there. A file that fails does not hold up the others, nor does one that
+    /// changes all the time.
     pub fn put_tree(
         &self,
         local: &Path,
@@ -131,18 +141,21 @@ impl Client {
         let shared = Shared::new(observer);
         match LocalWalk::new(local, remote, options.follow) {
             Ok(walk) => {
-                let queue = Queue::new(walk);
-                self.run_jobs(options, &shared, |job| {
-                    PutWorker::new(self, &queue, &shared, job).run()
+                let jobs = self.tree_jobs(options.jobs);
+                let queue = Queue::new(walk, jobs);
+                run_jobs(jobs, &shared, |job| {
+                    let worker = PutWorker::new(self, &queue, &shared, job);
+                    worker::run(worker, self, &queue, &shared, job)
                 });
             }
-            Err(error) => shared.failed(0, b"", &error),
+            Err(error) => shared.folder_failed(0, b"", &error),
         }
         shared.finish()
     }
 
-    /// Gets the directory `remote` as the directory `local`, which is made if it is absent. Times
-    /// are kept. Nothing is written but below `local`, and no link within it is followed.
+    /// Gets the directory `remote` as the directory `local`, which is made if it is absent, and so is
+    /// the one that holds it. Times are kept, also of directories that were there; that of `local`
+    /// becomes `mtime`, if there is one. Nothing is written but below `local`, and no link within it is followed.
     /// A local file of the same size and time is taken for the same. A file that fails does not hold
     /// up the others.
     pub fn get_tree(
@@ -156,35 +169,45 @@ impl Client {
         let shared = Shared::new(observer);
         match Folder::top(local, mtime, Arc::clone(&shared.problems)) {
             Ok(folder) => {
-                let queue = Queue::new(RemoteWalk::new(remote.clone(), folder));
+                let jobs = self.tree_jobs(options.jobs);
+                let queue = Queue::new(RemoteWalk::new(remote.clone(), folder), jobs);
                 thread::scope(|scope| {
                     let committers = Committers::start(scope, &shared);
-                    self.run_jobs(options, &shared, |job| {
-                        GetWorker::new(self, &queue, &shared, committers.group(job), job).run()
+                    run_jobs(jobs, &shared, |job| {
+                        let group = committers.group(job);
+                        let worker = GetWorker::new(self, &queue, &shared, group, job);
+                        worker::run(worker, self, &queue, &shared, job)
                     });
                 });
             }
-            Err(error) => shared.failed(0, b"", &error),
+            Err(error) => shared.folder_failed(0, b"", &error),
         }
         shared.finish()
     }
 
-    fn run_jobs(
-        &self,
-        options: TreeOptions,
-        shared: &Shared<'_>,
-        run: impl Fn(usize) -> Result<(), ClientError> + Sync,
-    ) {
-        let run = |job| {
-            if let Err(error) = run(job) {
-                shared.end(error);
-            }
-        };
-        thread::scope(|scope| {
-            for job in 1..options.jobs.clamp(1, JOBS_MAX) {
-                scope.spawn(move || run(job));
-            }
-            run(0);
-        });
+    /// Over how many connections a tree is moved that is to be moved over `jobs`: no more than
+    /// [`JOBS_MAX`], nor than the limit on the rate keeps going.
+    #[must_use]
+    pub fn tree_jobs(&self, jobs: usize) -> usize {
+        let limit = self.options.limit.as_ref();
+        jobs.clamp(1, JOBS_MAX).min(limit.map_or(JOBS_MAX, RateLimit::connections_max))
     }
+}
+
+fn run_jobs(
+    jobs: usize,
+    shared: &Shared<'_>,
+    run: impl Fn(usize) -> Result<(), ClientError> + Sync,
+) {
+    let run = &|job| {
+        if let Err(error) = run(job) {
+            shared.end(error);
+        }
+    };
+    thread::scope(|scope| {
+        for job in 1..jobs {
+            scope.spawn(move || run(job));
+        }
+        run(0);
+    });
 }

@@ -5,42 +5,30 @@
 //! and what is answered go side by side: a server that has too many answers to give reads no further, and
 //! a client that does not read them meanwhile would wait for ever.
 
-use std::{
-    collections::VecDeque,
-    io::IoSlice,
-    os::fd::{AsRawFd, OwnedFd},
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, io::IoSlice, time::Instant};
 
 use super::{
     TreeEvent,
-    get::is_of_this,
     local::{LocalWalk, MakeDir, PutFile, bytes},
-    queue::{Next, Queue},
+    queue::{Next, Own, Queue},
     shared::{OfJob, Shared},
     small::{self, Stream},
+    worker::{Held, Worker},
 };
 use crate::{
     client::{
         Client, ClientError,
         line::Line,
-        retry::{Gain, sleep},
+        retry::{Again, Gain, sleep},
     },
     digest::{Engine, Md5Digest},
     limits::{
-        FILE_TRIES_MAX, HOLDER_SILENT, PUT_BYTES_AHEAD_MAX, PUT_BYTES_AHEAD_MIN, PUT_BYTES_READY,
-        PUTS_AHEAD_MAX, SMALL_FILE_BYTES,
+        BUSY_PATIENCE, BUSY_PAUSE, FILE_TRIES_MAX, PUT_BYTES_AHEAD_MAX, PUT_BYTES_AHEAD_MIN,
+        PUT_BYTES_READY, PUTS_AHEAD_MAX, SMALL_FILE_BYTES,
     },
-    store::{Source, StoreError},
-    wire::{Code, Command, PutOffer, Reply},
+    store::Source,
+    wire::{Code, Command, PutOffer, RemotePath, Reply},
 };
-
-/// How long to wait for another client to end: until one that is dead may be replaced.
-const BUSY_PATIENCE: Duration = HOLDER_SILENT.saturating_add(Duration::from_secs(5));
-
-/// How often to look whether it has.
-const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct PutWorker<'a> {
     client: &'a Client,
@@ -59,14 +47,15 @@ pub(super) struct PutWorker<'a> {
     output: Vec<u8>,
     /// Files to be tried once more.
     again: VecDeque<PutFile>,
-    /// Files that somebody else is writing.
-    busy: VecDeque<PutFile>,
+    /// Files that somebody is writing, here or there: their turn comes when nothing else is left.
+    later: VecDeque<PutFile>,
     /// One that has to wait until nothing is awaited.
     alone: Option<PutFile>,
     /// A directory that is this worker's to make.
     dir: Option<MakeDir>,
     /// Files that this worker is done with.
     done: u64,
+    had_line: bool,
 }
 
 /// A small file that is on its way.
@@ -103,42 +92,19 @@ impl<'a> PutWorker<'a> {
             window_bytes: PUT_BYTES_AHEAD_MIN,
             output: Vec::new(),
             again: VecDeque::new(),
-            busy: VecDeque::new(),
+            later: VecDeque::new(),
             alone: None,
             dir: None,
             done: 0,
+            had_line: false,
         }
     }
 
-    /// Works until there is nothing left.
-    pub(super) fn run(&mut self) -> Result<(), ClientError> {
-        let mut observer = OfJob { shared: self.shared, job: self.job };
-        self.client.retry(&mut observer, |_, gain| self.attempt(gain)).map(drop)
-    }
-
-    /// Over one line.
-    fn attempt(&mut self, gain: &mut Gain) -> Result<(), ClientError> {
-        self.begin_anew();
-        let mut line = None;
-        loop {
-            gain.reached(self.done);
-            let more = self.fill(&mut line)?;
-            if !self.ahead.is_empty() {
-                let exchanged = self.exchange(self.client.open(&mut line)?, more);
-                gain.reached(self.done);
-                exchanged?;
-            } else if let Some(file) = self.alone.take() {
-                line.take().into_iter().for_each(|line| self.client.keep(line));
-                self.put_alone(file)?;
-            } else if !self.busy.is_empty() {
-                sleep(BUSY_PAUSE, &self.client.options.stop)?;
-                self.again.append(&mut self.busy);
-            } else {
-                break;
-            }
-        }
-        line.into_iter().for_each(|line| self.client.keep(line));
-        Ok(())
+    /// The connection in `line`, made if there is none.
+    fn open<'l>(&mut self, line: &'l mut Option<Line>) -> Result<&'l mut Line, ClientError> {
+        let open = self.client.open(line)?;
+        self.had_line = true;
+        Ok(open)
     }
 
     /// What was sent on a line that broke, and not answered, is sent again.
@@ -181,8 +147,12 @@ impl<'a> PutWorker<'a> {
             let file = match self.again.pop_front() {
                 Some(file) => file,
                 None => {
-                    let idle = self.ahead.is_empty();
-                    match self.queue.next(idle, self.shared, &self.client.options.stop)? {
+                    let own = match (self.ahead.is_empty(), self.later.is_empty()) {
+                        (false, _) => Own::Awaited,
+                        (true, false) => Own::Left,
+                        (true, true) => Own::Nothing,
+                    };
+                    match self.queue.next(own, self.shared, &self.client.options.stop)? {
                         Next::File(file) => file,
                         Next::Job(dir) => {
                             self.dir = Some(dir);
@@ -213,7 +183,7 @@ impl<'a> PutWorker<'a> {
         let identity = content.identity;
         let Some(content) = content.bytes else {
             let text = format!("{} changed while it was read", file.shown.display());
-            return Err(ClientError::Broken(text));
+            return Err(ClientError::Unsettled(text));
         };
         let digest = self.client.options.digest;
         let stream = small::stream(&content, digest, &self.engine);
@@ -291,15 +261,19 @@ impl<'a> PutWorker<'a> {
     }
 
     fn failed(&mut self, mut file: PutFile, error: &ClientError) {
-        let is_busy = matches!(error, ClientError::Refused(reply) if reply.code == Code::Busy);
-        if is_busy && file.busy_since.get_or_insert_with(Instant::now).elapsed() < BUSY_PATIENCE {
-            self.busy.push_back(file);
+        if error.is_busy()
+            && file.busy_since.get_or_insert_with(Instant::now).elapsed() < BUSY_PATIENCE
+        {
+            self.later.push_back(file);
             return;
         }
         file.tries += 1;
-        if matches!(error, ClientError::Broken(_)) && file.tries < FILE_TRIES_MAX {
-            self.again.push_back(file);
-            return;
+        if file.tries < FILE_TRIES_MAX {
+            match error {
+                ClientError::Broken(_) => return self.again.push_back(file),
+                ClientError::Unsettled(_) => return self.later.push_back(file),
+                _ => {}
+            }
         }
         self.done += 1;
         self.shared.failed(self.job, bytes(&file.shown), error);
@@ -307,24 +281,18 @@ impl<'a> PutWorker<'a> {
 
     /// Makes a directory; what is in it is passed over if it can't be.
     fn make_dir(&mut self, dir: MakeDir, line: &mut Option<Line>) -> Result<(), ClientError> {
-        let command = Command::MakeDir { path: dir.remote.clone() };
-        let answer = self.client.open(line).and_then(|line| {
-            line.send_command(&command)?;
-            line.read_reply()
-        });
-        let reply = match answer {
-            Ok(reply) if !reply.code.closes() => reply,
-            answer => {
-                self.dir = Some(dir);
-                return Err(answer.map_or_else(|error| error, ClientError::from_reply));
+        let made = self.open(line).and_then(|line| make_dir(line, &dir.remote));
+        match made {
+            Ok(()) => self.queue.job_done(|walk| walk.made(dir)),
+            Err(error) if error.is_of_one_file() => {
+                let name = dir.remote.to_string();
+                self.shared.folder_failed(self.job, name.as_bytes(), &error);
+                self.queue.job_done(|_| ());
             }
-        };
-        if matches!(reply.code, Code::Done | Code::Exists) {
-            self.queue.job_done(|walk| walk.made(dir));
-        } else {
-            let error = ClientError::from_reply(reply);
-            self.shared.failed(self.job, bytes(&dir.shown), &error);
-            self.queue.job_done(|_| ());
+            Err(error) => {
+                self.dir = Some(dir);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -333,24 +301,96 @@ impl<'a> PutWorker<'a> {
     fn put_alone(&mut self, file: PutFile) -> Result<(), ClientError> {
         self.shared.tell(self.job, TreeEvent::Begin { name: bytes(&file.shown) });
         let mut observer = OfJob { shared: self.shared, job: self.job };
-        let open = || source(&file.open()?);
-        match self.client.put_opened(open, &file.shown, &file.remote, &mut observer) {
+        // The very file that is open, whatever has its name now.
+        let open = || Source::of_file(file.open()?);
+        let put = self.client.put_opened(
+            Again::AfterBreaks,
+            open,
+            &file.shown,
+            &file.remote,
+            &mut observer,
+        );
+        match put {
             Ok(done) => {
                 self.done += 1;
-                let moved = (!done.unchanged).then_some(done.moved);
+                // Its bytes were counted as they went.
+                let moved = (!done.unchanged).then_some(0);
                 self.shared.done(self.job, bytes(&file.shown), done.size, moved);
                 Ok(())
             }
-            Err(error) if is_of_this(&error) => {
+            Err(error) if error.is_of_one_file() => {
                 self.failed(file, &error);
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.alone = Some(file);
+                Err(error)
+            }
         }
     }
 }
 
-/// An open file for the store: the very one, whatever has its name now.
-fn source(file: &OwnedFd) -> Result<Source, StoreError> {
-    Source::open_local(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
+/// Makes a directory, unless it is there. What has its name may be something else: it is asked for
+/// along with it, so that nothing waits for a second answer.
+fn make_dir(line: &mut Line, path: &RemotePath) -> Result<(), ClientError> {
+    let make = Command::MakeDir { path: path.clone() }.summed();
+    let look = Command::Stat { path: path.clone() }.summed();
+    line.send(format!("{make}\n{look}\n").as_bytes())?;
+    let mut read = || match line.read_reply() {
+        Ok(reply) if reply.code.closes() => Err(ClientError::from_reply(reply)),
+        reply => reply,
+    };
+    let (made, there) = (read()?, read()?);
+    match made.code {
+        Code::Done => Ok(()),
+        // Who may not look is believed to know what is there.
+        Code::Exists if there.code != Code::Done || there.field("kind") == Some("d") => Ok(()),
+        Code::Exists => {
+            let text = "something that is no folder has this name";
+            Err(ClientError::Refused(Reply::text(Code::WrongKind, text)))
+        }
+        _ => Err(ClientError::from_reply(made)),
+    }
+}
+
+impl Worker for PutWorker<'_> {
+    type Walk = LocalWalk;
+
+    fn attempt(&mut self, gain: &mut Gain) -> Result<(), ClientError> {
+        self.begin_anew();
+        let mut line = None;
+        loop {
+            gain.reached(self.done);
+            let more = self.fill(&mut line)?;
+            if !self.ahead.is_empty() {
+                let line = self.open(&mut line)?;
+                let exchanged = self.exchange(line, more);
+                gain.reached(self.done);
+                exchanged?;
+            } else if self.alone.is_some() {
+                self.open(&mut line)?;
+                line.take().into_iter().for_each(|line| self.client.keep(line));
+                if let Some(file) = self.alone.take() {
+                    self.put_alone(file)?;
+                }
+            } else if !self.later.is_empty() {
+                sleep(BUSY_PAUSE, &self.client.options.stop)?;
+                self.again.append(&mut self.later);
+            } else {
+                break;
+            }
+        }
+        line.into_iter().for_each(|line| self.client.keep(line));
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Held<LocalWalk> {
+        self.begin_anew();
+        let files = self.again.drain(..).chain(self.later.drain(..)).chain(self.alone.take());
+        (files.collect(), self.dir.take())
+    }
+
+    fn had_line(&self) -> bool {
+        self.had_line
+    }
 }

@@ -3,7 +3,7 @@
 //! The server may say anything: a name is taken only if it is one name, the depth is bounded, and so is
 //! what is kept of listings. That a listing has no end can't be told from one that is long.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
     Skipped, TreeEvent,
@@ -19,12 +19,9 @@ use crate::{
         line::Line,
     },
     limits::{LISTING_ENTRIES_MAX, TREE_DEPTH_MAX, TREE_NAMES_MAX},
-    store::StoreError,
+    store::{StoreError, is_partial_name},
     wire::{Mtime, RemotePath},
 };
-
-/// What the names of partials begin with: a file of such a name would be taken for one.
-pub(super) const OWN_PREFIX: &[u8] = b".tow-";
 
 /// A file to be received.
 #[derive(Debug)]
@@ -39,6 +36,8 @@ pub(super) struct GetFile {
     pub(super) mtime: Mtime,
     /// How often it was tried, on a line that was whole.
     pub(super) tries: u32,
+    /// Since when somebody else is writing it.
+    pub(super) busy_since: Option<Instant>,
     /// Whether it is not to be asked for ahead any more.
     pub(super) alone: bool,
 }
@@ -55,6 +54,8 @@ pub(super) struct List {
     path: RemotePath,
     from: u64,
     room: usize,
+    /// How often it was tried, on a line that was whole.
+    pub(super) tries: u32,
 }
 
 /// What was read of it.
@@ -121,6 +122,11 @@ impl RemoteWalk {
             return Ok(None);
         };
         match entry.kind {
+            // A file of such a name would be taken for a partial.
+            _ if is_partial_name(&entry.name) => {
+                shared.skipped(Skipped::Own);
+                return Ok(None);
+            }
             'f' | 'd' => {}
             'l' => {
                 shared.skipped(Skipped::Link);
@@ -135,7 +141,7 @@ impl RemoteWalk {
         // One name, and one that the store takes: `list_page` has seen to slashes and dots.
         let name = RemotePath::new(&entry.name)?;
         let what = || level.folder.shown.join(os(&entry.name)).display().to_string();
-        if name.as_bytes() != entry.name || entry.name.starts_with(OWN_PREFIX) {
+        if name.as_bytes() != entry.name {
             let error = StoreError::WrongKind("no file may come with this name");
             return Err(ClientError::Local { what: what(), error });
         }
@@ -152,7 +158,8 @@ impl RemoteWalk {
         }
         shared.tell(0, TreeEvent::Found { size: entry.size });
         let (folder, size, mtime) = (Arc::clone(&level.folder), entry.size, entry.mtime);
-        Ok(Some(GetFile { folder, name, remote, size, mtime, tries: 0, alone: false }))
+        let (tries, busy_since, alone) = (0, None, false);
+        Ok(Some(GetFile { folder, name, remote, size, mtime, tries, busy_since, alone }))
     }
 }
 
@@ -170,12 +177,15 @@ impl Walk for RemoteWalk {
                     Err(error) => {
                         let folder = self.levels.last().map(|level| level.folder.shown.clone());
                         let shown = folder.unwrap_or_default().join(os(&entry.name));
-                        shared.failed(0, bytes(&shown), &error);
+                        match entry.kind {
+                            'd' => shared.folder_failed(0, bytes(&shown), &error),
+                            _ => shared.failed(0, bytes(&shown), &error),
+                        }
                     }
                 }
             } else if let Some(from) = level.next {
                 let room = TREE_NAMES_MAX.saturating_sub(held).max(LISTING_ENTRIES_MAX);
-                return Step::Job(List { path: level.path.clone(), from, room });
+                return Step::Job(List { path: level.path.clone(), from, room, tries: 0 });
             } else {
                 self.levels.pop();
             }

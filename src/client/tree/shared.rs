@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use super::{Skipped, TreeDone, TreeEvent, TreeObserver};
@@ -14,14 +14,17 @@ pub(super) type Problems = Mutex<Vec<ClientError>>;
 pub(super) struct Shared<'a> {
     observer: &'a dyn TreeObserver,
     sums: Mutex<TreeDone>,
+    /// Files in a row for which there was no room.
+    without_room: AtomicU32,
     ended: AtomicBool,
+    all_found: AtomicBool,
     pub(super) problems: Arc<Problems>,
 }
 
 impl<'a> Shared<'a> {
     pub(super) fn new(observer: &'a dyn TreeObserver) -> Self {
-        let (sums, ended, problems) = Default::default();
-        Self { observer, sums, ended, problems }
+        let (sums, without_room, ended, all_found, problems) = Default::default();
+        Self { observer, sums, without_room, ended, all_found, problems }
     }
 
     fn sums(&self) -> MutexGuard<'_, TreeDone> {
@@ -32,9 +35,12 @@ impl<'a> Shared<'a> {
         self.observer.event(job, event);
     }
 
-    /// A file is there: `moved` bytes went over the line for it, or none had to.
+    /// A file is there: `moved` bytes went over the line for it that were not told yet, or none had to.
     pub(super) fn done(&self, job: usize, name: &[u8], size: u64, moved: Option<u64>) {
         {
+            if moved.is_some() {
+                self.without_room.store(0, Ordering::Release);
+            }
             let mut sums = self.sums();
             match moved {
                 Some(bytes) => {
@@ -50,9 +56,31 @@ impl<'a> Shared<'a> {
         self.tell(job, TreeEvent::Done { name, size, moved: moved.is_some() });
     }
 
+    /// A file is not there. Where there is no room for two in a row there is none for the others.
     pub(super) fn failed(&self, job: usize, name: &[u8], error: &ClientError) {
         self.sums().failed += 1;
         self.tell(job, TreeEvent::Failed { name, error });
+        if let Some(error) = error.no_room()
+            && self.without_room.fetch_add(1, Ordering::AcqRel) > 0
+        {
+            self.end(error);
+        }
+    }
+
+    /// A folder is not there, nor what is in it.
+    pub(super) fn folder_failed(&self, job: usize, name: &[u8], error: &ClientError) {
+        self.sums().failed_folders += 1;
+        self.tell(job, TreeEvent::Failed { name, error });
+        if let Some(error) = error.no_room() {
+            self.end(error);
+        }
+    }
+
+    /// The walk is at its end.
+    pub(super) fn all_found(&self) {
+        if !self.all_found.swap(true, Ordering::AcqRel) {
+            self.tell(0, TreeEvent::AllFound);
+        }
     }
 
     pub(super) fn skipped(&self, what: Skipped) {
@@ -60,6 +88,7 @@ impl<'a> Shared<'a> {
         match what {
             Skipped::Link => sums.links += 1,
             Skipped::Special => sums.specials += 1,
+            Skipped::Own => sums.own += 1,
         }
     }
 
@@ -78,7 +107,7 @@ impl<'a> Shared<'a> {
         let problems =
             std::mem::take(&mut *self.problems.lock().unwrap_or_else(PoisonError::into_inner));
         for error in &problems {
-            self.failed(0, b"", error);
+            self.folder_failed(0, b"", error);
         }
         self.sums.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,8 +121,10 @@ pub(super) struct OfJob<'a> {
 
 impl Observer for OfJob<'_> {
     fn event(&mut self, event: Event<'_>) {
-        if matches!(event, Event::Broke { .. }) {
-            self.shared.sums().breaks += 1;
+        match event {
+            Event::Broke { .. } => self.shared.sums().breaks += 1,
+            Event::Moved(bytes) => self.shared.sums().moved_bytes += bytes,
+            _ => {}
         }
         self.shared.tell(self.job, TreeEvent::Of(event));
     }

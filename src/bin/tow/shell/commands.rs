@@ -36,7 +36,7 @@ pub(super) fn cd(shell: &mut Shell<'_>, call: &Call) -> Result<Exit, Error> {
         Some(word) if word.bytes() == b"-" => {
             let previous = shell.previous.clone();
             let none = || Error::Usage("there is no folder to go back to".to_owned());
-            Place { path: previous.ok_or_else(none)?, is_dir: true }
+            Place { path: previous.ok_or_else(none)?, is_dir: true, is_content: false }
         }
         Some(word) => shell.one_place(word)?,
     };

@@ -105,7 +105,7 @@ impl<'a> Shell<'a> {
     }
 
     fn here(&self) -> Place {
-        Place { path: self.current.clone(), is_dir: true }
+        Place { path: self.current.clone(), is_dir: true, is_content: true }
     }
 
     /// The place that a path names, as it was written.
@@ -115,7 +115,8 @@ impl<'a> Shell<'a> {
     }
 
     fn url(&self, place: &Place) -> Url {
-        Url { path: place.path.clone(), is_dir: place.is_dir, ..self.base.clone() }
+        let Place { path, is_dir, is_content } = place.clone();
+        Url { path, is_dir, is_content, ..self.base.clone() }
     }
 
     /// What a place is: `f`, `d` and the like.

@@ -8,6 +8,8 @@ pub(super) struct Place {
     pub(super) path: RemotePath,
     /// It was written so that only a folder can be meant.
     pub(super) is_dir: bool,
+    /// It was written so that what is in the folder is meant, where it makes a difference.
+    pub(super) is_content: bool,
 }
 
 /// The place that `word` names, seen from `current`. `..` takes a name away: nothing that is sent
@@ -32,7 +34,8 @@ pub(super) fn join(current: &RemotePath, word: &[u8]) -> Result<Place, PathError
     let path = RemotePath::new(&names.join(&b'/'))?;
     let last = word.rsplit(slash).next().unwrap_or_default();
     let is_dir = path.is_root() || matches!(last, b"" | b"." | b"..");
-    Ok(Place { path, is_dir })
+    let is_content = path.is_root() || matches!(last, b"." | b"..");
+    Ok(Place { path, is_dir, is_content })
 }
 
 #[cfg(test)]
