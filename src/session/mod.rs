@@ -24,6 +24,7 @@ mod md5_job;
 mod md5_track;
 mod memory;
 mod outgoing;
+mod parser;
 mod state;
 mod streaming;
 #[cfg(test)]
