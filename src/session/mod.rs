@@ -17,7 +17,6 @@ mod await_digest;
 mod await_offset;
 mod discard;
 mod incoming;
-mod known_digests;
 mod leaves;
 mod login;
 mod md5_job;
@@ -25,6 +24,7 @@ mod md5_track;
 mod memory;
 mod outgoing;
 mod parser;
+mod segment_digests;
 mod state;
 mod streaming;
 #[cfg(test)]
