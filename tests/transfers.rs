@@ -292,6 +292,13 @@ fn an_unchanged_file_is_there_already_and_nothing_moves() {
             put(&["--digest", digest], &file, &url).exits(0).says(&["it was there already"]);
         assert!(!again.stderr.contains("moved"), "{}", again.stderr);
     }
+    // Touched, or a copy: the tag is another one.
+    let copy = dir.join("copy");
+    fs::copy(&file, &copy).unwrap();
+    let time = fs::metadata(&file).unwrap().modified().unwrap();
+    File::options().write(true).open(&copy).unwrap().set_modified(time).unwrap();
+    fs::rename(&copy, &file).unwrap();
+    put(&[], &file, &url).exits(0).says(&["it was there already"]);
     let moved = line.counts().total;
     assert!(moved.up + moved.down < 4096, "{moved:?}");
 

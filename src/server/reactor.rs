@@ -407,7 +407,7 @@ impl Reactor {
             works = works || bulk::has_work(connection, connection.may_move);
         }
         let waits = !connection.may_move && bulk::has_work(connection, true);
-        hold_up(connection, waits, now);
+        moving::hold_up(connection, waits, now);
         // A reset that was found while lines were read: no event will tell of it again.
         if connection.broken {
             return self.close(token, "the line broke", now);
@@ -596,17 +596,6 @@ fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> 
 /// The connection of a token, if it is still the same.
 fn find(connections: &mut Slab<Connection>, token: Token) -> Option<&mut Connection> {
     connections.get_mut(token.0 & SLOT_MASK).filter(|connection| connection.token == token)
-}
-
-/// Notes whether the limit on the rate keeps a connection from moving what it could. From when on it
-/// does is forgotten once something was moved, or there is nothing to move: not when it may, nor while
-/// what it would send has to be fetched.
-fn hold_up(connection: &mut Connection, waits: bool, now: Instant) {
-    if waits {
-        connection.held_up.get_or_insert(now);
-    } else if !matches!(connection.cold, Cold::Pending(_)) && !bulk::has_work(connection, true) {
-        connection.held_up = None;
-    }
 }
 
 /// Puts a connection into the ready queue, once.

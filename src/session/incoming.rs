@@ -16,6 +16,7 @@ use super::{
     leaves::{LeafCursor, LeafJob, Run},
     md5_job::Md5Job,
     md5_track::Md5Track,
+    parser::{Parser, Rhythm, fill, read_frame},
     violation::Violation,
 };
 use crate::{
@@ -58,22 +59,6 @@ pub enum Settled {
     Aborted(Reply),
 }
 
-/// A digest and its header.
-const DIGEST_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 16;
-
-/// Where parsing stands.
-#[derive(Debug)]
-enum Parser {
-    /// Waits for a header, of which some bytes may be here.
-    Header(Vec<u8>),
-    /// Within the payload of a data frame.
-    Data { offset: u64, left: u32 },
-    /// Within the payload of another frame.
-    Payload { header: FrameHeader, bytes: Vec<u8> },
-    /// The round has ended.
-    Ended,
-}
-
 /// The receiving end.
 #[derive(Debug)]
 pub struct Incoming {
@@ -99,10 +84,7 @@ pub struct Incoming {
     received_bytes: u64,
     /// Digests of segments that were compared.
     compared: u64,
-    /// Whether the last data frame had a leaf or more.
-    has_large_frames: bool,
-    /// Whether the last data frame ended a segment, whose digest is likely to follow.
-    awaits_digest: bool,
+    rhythm: Rhythm,
     /// A digest came before its data. Found while parsing: by the time it is settled, the data
     /// may be here, and the answer must not depend on how the line splits them.
     came_early: bool,
@@ -128,8 +110,7 @@ impl Incoming {
             rounds_without_progress: 0,
             received_bytes: 0,
             compared: 0,
-            has_large_frames: false,
-            awaits_digest: false,
+            rhythm: Rhythm::default(),
             came_early: false,
         }
     }
@@ -166,15 +147,7 @@ impl Incoming {
 
     /// Passes over the rest of the round, from where parsing stands.
     pub(super) fn pass_over(&self) -> Discard {
-        match &self.parser {
-            Parser::Header(have) => Discard::within_header(have.clone()),
-            Parser::Data { left, .. } => Discard::within_payload(*left, FrameKind::Data),
-            Parser::Payload { header, bytes } => {
-                let have = u32::try_from(bytes.len()).unwrap_or(header.length);
-                Discard::within_payload(header.length.saturating_sub(have), header.kind)
-            }
-            Parser::Ended => Discard::ended(),
-        }
+        self.parser.pass_over()
     }
 
     /// Whether the round has ended, by its end frame or an abort: what follows are lines.
@@ -209,33 +182,7 @@ impl Incoming {
     /// header between data would make two writes of one, and two hash jobs of a leaf.
     #[must_use]
     pub fn next_read_bytes(&self, most: usize) -> usize {
-        const LEAF: usize = LEAF_BYTES as usize;
-        match &self.parser {
-            Parser::Header(have) => {
-                let digest = if self.awaits_digest { DIGEST_FRAME_BYTES } else { 0 };
-                (digest + FRAME_HEADER_BYTES).saturating_sub(have.len()) + most
-            }
-            Parser::Data { offset, left } => {
-                let at = usize::try_from(*offset % LEAF_BYTES).unwrap_or(0);
-                let (beyond, left) = ((at + most) % LEAF, *left as usize);
-                let to_leaf = if beyond < most { most - beyond } else { most };
-                if to_leaf < left {
-                    to_leaf
-                } else if self.has_large_frames {
-                    left + FRAME_HEADER_BYTES
-                } else {
-                    // Small frames come together.
-                    let behind = most.saturating_sub(left);
-                    let beyond = if behind >= LEAF { behind % LEAF } else { 0 };
-                    left + FRAME_HEADER_BYTES + behind - beyond
-                }
-            }
-            Parser::Payload { header, bytes } => {
-                let left = (header.length as usize).saturating_sub(bytes.len());
-                left + FRAME_HEADER_BYTES + most
-            }
-            Parser::Ended => most,
-        }
+        self.parser.next_read_bytes(most, self.rhythm)
     }
 
     /// Splits as much of `input` as there are frames: pieces in their order, and the jobs to hash
@@ -269,7 +216,7 @@ impl Incoming {
                     *offset += take as u64;
                     *left -= u32::try_from(take).unwrap_or(*left);
                     if *left == 0 {
-                        self.awaits_digest = offset.is_multiple_of(SEGMENT_BYTES);
+                        self.rhythm.awaits_digest = offset.is_multiple_of(SEGMENT_BYTES);
                         self.parser = Parser::Header(Vec::new());
                     }
                     at += take;
@@ -300,13 +247,13 @@ impl Incoming {
         match header.kind {
             FrameKind::Data => {
                 self.place(header)?;
-                self.has_large_frames = u64::from(header.length) >= LEAF_BYTES;
+                self.rhythm.has_large_frames = u64::from(header.length) >= LEAF_BYTES;
                 Ok(Parser::Data { offset: header.offset, left: header.length })
             }
             FrameKind::Segment | FrameKind::End | FrameKind::Abort => {
                 let is_digest = header.kind == FrameKind::Segment;
                 self.came_early |= is_digest && !self.has_come(header.offset);
-                self.awaits_digest = false;
+                self.rhythm.awaits_digest = false;
                 Ok(Parser::Payload { header, bytes: Vec::new() })
             }
         }
@@ -554,37 +501,9 @@ impl Incoming {
     }
 }
 
-/// Reads the payload of a frame that is not data.
-fn read_frame(header: FrameHeader, payload: &[u8]) -> Result<Frame, Violation> {
-    let digest = |at: usize| {
-        let bytes = payload.get(at..at + 16)?;
-        <[u8; 16]>::try_from(bytes).ok().map(Md5Digest)
-    };
-    match header.kind {
-        FrameKind::Data => Err(Violation::OutOfPlace),
-        FrameKind::Segment => Ok(Frame::Segment {
-            segment: header.offset / SEGMENT_BYTES,
-            digest: digest(0).ok_or(Violation::Digest)?,
-        }),
-        FrameKind::End => Ok(Frame::End {
-            size: header.offset,
-            root: digest(0).ok_or(Violation::Digest)?,
-            md5: digest(16),
-        }),
-        FrameKind::Abort => Ok(Frame::Abort(Reply::parse(payload)?)),
-    }
-}
-
 /// Rounds up to a leaf's start: only the end of a file is none, and nothing comes behind it.
 const fn round_to_leaf(offset: u64) -> u64 {
     offset.div_ceil(LEAF_BYTES) * LEAF_BYTES
-}
-
-/// Adds to `have` from `input` up to `want` bytes; returns how many were taken.
-fn fill(have: &mut Vec<u8>, input: &[u8], want: usize) -> usize {
-    let take = want.saturating_sub(have.len()).min(input.len());
-    have.extend_from_slice(input.get(..take).unwrap_or_default());
-    take
 }
 
 #[cfg(test)]

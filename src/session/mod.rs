@@ -17,13 +17,14 @@ mod await_digest;
 mod await_offset;
 mod discard;
 mod incoming;
-mod known_digests;
 mod leaves;
 mod login;
 mod md5_job;
 mod md5_track;
 mod memory;
 mod outgoing;
+mod parser;
+mod segment_digests;
 mod state;
 mod streaming;
 #[cfg(test)]

@@ -5,21 +5,21 @@
 //! only in part is read again, so that no buffer belongs to a connection, but it is hashed once.
 //! The same code serves `get` in the server and `put` in the client.
 
+mod believed;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ops::Range,
-    sync::Arc,
 };
 
+use self::believed::{Believed, known_of};
 use super::{
-    known_digests::KnownDigests,
     leaves::{LeafCursor, LeafJob, Run},
     md5_job::Md5Job,
+    segment_digests::SegmentDigests,
 };
 use crate::{
-    digest::{
-        FileDigests, FileMd5, LEAF_BYTES, Md5Digest, RootHasher, SEGMENT_BYTES, SegmentLeaves,
-    },
+    digest::{FileMd5, LEAF_BYTES, Md5Digest, RootHasher, SEGMENT_BYTES, SegmentLeaves},
     limits::CHUNK_BYTES,
     progress::{segment_count, segment_length},
     wire::{DigestChoice, Frame, FrameHeader, FrameKind, SegmentRuns},
@@ -67,7 +67,7 @@ pub struct Outgoing {
     leaves: BTreeMap<u64, SegmentLeaves>,
     /// Digests of the segments that are known. Grows with the work that is done, not with the
     /// size: a sparse file may have any.
-    digests: KnownDigests,
+    digests: SegmentDigests,
     /// Digests of segments that are known but not sent.
     due: VecDeque<u64>,
     /// Payload of the current data frame that is still to be sent.
@@ -77,21 +77,8 @@ pub struct Outgoing {
     sent_bytes: u64,
     /// Bytes that were only hashed while nothing was left to send: the peer waited for us.
     checked_last_bytes: u64,
-    known: Known,
+    believed: Believed,
     hashed_bytes: u64,
-}
-
-/// What was known of the file before: nothing, or digests that make hashing superfluous.
-#[derive(Debug, Default)]
-struct Known {
-    /// Of all segments, as long as nothing has disproved one of them.
-    segments: Option<Arc<[Md5Digest]>>,
-    md5: Option<Md5Digest>,
-    /// Numbers of the segments that the receiver has, whose digests have to be sent.
-    due: VecDeque<Range<u64>>,
-    told_bytes: u64,
-    /// The receiver has found something else than was known: from now on, what is sent is hashed.
-    doubted: bool,
 }
 
 impl Outgoing {
@@ -143,37 +130,16 @@ impl Outgoing {
             stream,
             check,
             leaves: BTreeMap::new(),
-            digests: KnownDigests::default(),
+            digests: SegmentDigests::default(),
             due: VecDeque::new(),
             frame_left: 0,
             md5: (digest == DigestChoice::TreeAndMd5).then(FileMd5::default),
             ended: false,
             sent_bytes: 0,
             checked_last_bytes: 0,
-            known: Known::default(),
+            believed: Believed::default(),
             hashed_bytes: 0,
         })
-    }
-
-    /// Believes digests of this very version of the file that were computed before: neither what
-    /// is sent nor what the receiver has is hashed for them again. A receiver that finds other
-    /// bytes asks for them again; then they are hashed, and if they are not what was known,
-    /// everything is.
-    #[must_use]
-    pub fn knowing(mut self, digests: &FileDigests) -> Self {
-        let is_of_this = |it: &&Arc<[_]>| it.len() as u64 == segment_count(self.size);
-        self.known.segments = digests.segments.as_ref().filter(is_of_this).cloned();
-        if self.known.segments.is_some() {
-            // The segment in which the stream goes on gets its digest behind its data.
-            let is_whole = |end: u64| end == self.size || end.is_multiple_of(SEGMENT_BYTES);
-            let prefix = self.check.drain(..).filter(|range| is_whole(range.end));
-            let numbers = |it: Range<u64>| it.start / SEGMENT_BYTES..it.end.div_ceil(SEGMENT_BYTES);
-            self.known.due = prefix.map(numbers).collect();
-        }
-        if self.md5.is_some() && digests.md5.is_some() {
-            (self.md5, self.known.md5) = (None, digests.md5);
-        }
-        self
     }
 
     /// Size of the file in bytes.
@@ -218,7 +184,7 @@ impl Outgoing {
     /// What buys the receiver time: the bytes that it took, digests that were known among them, and
     /// those that we hashed while it had nothing to take. Hashing beside a stream that it does not take buys it none.
     pub(super) const fn moved_bytes(&self) -> u64 {
-        self.sent_bytes + self.checked_last_bytes + self.known.told_bytes
+        self.sent_bytes + self.checked_last_bytes + self.believed.told_bytes
     }
 
     /// Whether the end frame of this round was taken.
@@ -275,7 +241,7 @@ impl Outgoing {
     /// Makes jobs of the bytes just read for [`Outgoing::next_to_send`]; those that were hashed
     /// when they were read before make none. `range` says where they lie in the chunk.
     pub fn read_to_send(&mut self, read: Read, range: Range<usize>, jobs: &mut Vec<LeafJob>) {
-        if self.known.segments.is_some() && !self.known.doubted {
+        if self.believed.segments.is_some() && !self.believed.doubted {
             return;
         }
         let hashed = self.stream_hash.position().saturating_sub(read.offset);
@@ -362,59 +328,11 @@ impl Outgoing {
             self.leaves.remove(&segment);
             self.digests.insert(segment, digest);
             self.due.push_back(segment);
-            let known = self.known.segments.as_ref().map(|known| known_of(known, segment));
+            let known = self.believed.segments.as_ref().map(|known| known_of(known, segment));
             if known.is_some_and(|known| known != Some(digest)) {
                 self.disprove();
             }
         }
-    }
-
-    /// The receiver does not agree with what was known, or says so without telling where.
-    pub fn doubt(&mut self) {
-        self.known.doubted |= self.known.segments.is_some() || self.known.md5.is_some();
-    }
-
-    /// Whether what was known may be wrong.
-    #[must_use]
-    pub const fn is_in_doubt(&self) -> bool {
-        self.known.doubted
-    }
-
-    /// The file has other bytes than was known. Whatever else was believed may be as wrong: it is
-    /// hashed, and told anew, before the end.
-    fn disprove(&mut self) {
-        self.known.segments = None;
-        let of_range = |it: &Range<u64>| it.start / SEGMENT_BYTES..it.end.div_ceil(SEGMENT_BYTES);
-        let mut hashed: BTreeSet<u64> = self.stream.iter().flat_map(of_range).collect();
-        hashed.extend(self.digests.numbers());
-        let believed = (0..segment_count(self.size)).filter(|segment| !hashed.contains(segment));
-        for segment in believed {
-            let range = byte_range((segment, segment), self.size);
-            match self.check.back_mut().filter(|last| last.end == range.start) {
-                Some(last) => last.end = range.end,
-                None => self.check.push_back(range),
-            }
-        }
-        self.check_hash = LeafCursor::new(Run::Beside, start_of(&self.check));
-        if self.known.md5.take().is_some() {
-            self.md5 = Some(FileMd5::default());
-        }
-    }
-
-    /// After the receiver has agreed: what is worth being remembered of the file. `None` if all of
-    /// it was known before.
-    #[must_use]
-    pub fn learned(&self) -> Option<FileDigests> {
-        let (root, md5) = self.digests();
-        let is_new = self.known.segments.is_none()
-            || self.known.doubted
-            || md5.is_some() && self.known.md5.is_none();
-        if root.is_none() || !is_new {
-            return None;
-        }
-        let hashed = || self.digests.in_order().collect();
-        let segments = self.known.segments.clone().unwrap_or_else(hashed);
-        Some(FileDigests { segments: Some(segments), md5 })
     }
 
     /// The header to put before `length` bytes at [`Outgoing::next_to_send`]; `None` within a
@@ -436,7 +354,7 @@ impl Outgoing {
         };
         front.start += bytes as u64;
         let at_end = front.start.is_multiple_of(SEGMENT_BYTES) || front.start == self.size;
-        if at_end && bytes > 0 && self.known.segments.is_some() && !self.known.doubted {
+        if at_end && bytes > 0 && self.believed.segments.is_some() && !self.believed.doubted {
             self.due.push_back((front.start - 1) / SEGMENT_BYTES);
         }
         self.sent_bytes += bytes as u64;
@@ -462,14 +380,14 @@ impl Outgoing {
         }
         // The first new byte is not held back by what the receiver has.
         if (self.stream.is_empty() || self.sent_bytes > 0)
-            && let Some(run) = self.known.due.front_mut()
+            && let Some(run) = self.believed.due.front_mut()
         {
             let segment = run.start;
             run.start += 1;
             if run.is_empty() {
-                self.known.due.pop_front();
+                self.believed.due.pop_front();
             }
-            self.known.told_bytes += FRAME_BYTES;
+            self.believed.told_bytes += FRAME_BYTES;
             return self.segment_frame(segment);
         }
         let idle = self.stream.is_empty() && self.next_to_check().is_none();
@@ -483,7 +401,7 @@ impl Outgoing {
     }
 
     fn segment_frame(&self, segment: u64) -> Option<Frame> {
-        let known = || known_of(self.known.segments.as_ref()?, segment);
+        let known = || known_of(self.believed.segments.as_ref()?, segment);
         let digest = self.digests.get(segment).or_else(known)?;
         Some(Frame::Segment { segment, digest })
     }
@@ -493,7 +411,7 @@ impl Outgoing {
     #[must_use]
     pub fn digests(&self) -> (Option<Md5Digest>, Option<Md5Digest>) {
         let mut root = RootHasher::new();
-        if let Some(known) = &self.known.segments {
+        if let Some(known) = &self.believed.segments {
             // What was hashed besides has come to the same.
             known.iter().for_each(|&digest| root.push(digest));
         } else if self.digests.count() == segment_count(self.size) {
@@ -502,7 +420,7 @@ impl Outgoing {
             return (None, None);
         }
         let whole = self.md5.as_ref().filter(|md5| md5.position() == self.size);
-        let whole = whole.map(|md5| md5.clone().finish()).or(self.known.md5);
+        let whole = whole.map(|md5| md5.clone().finish()).or(self.believed.md5);
         (Some(root.finish(self.size)), whole)
     }
 
@@ -516,10 +434,6 @@ impl Outgoing {
 /// The bytes of a run of segments.
 fn byte_range((first, last): (u64, u64), size: u64) -> Range<u64> {
     first * SEGMENT_BYTES..((last + 1) * SEGMENT_BYTES).min(size)
-}
-
-fn known_of(known: &[Md5Digest], segment: u64) -> Option<Md5Digest> {
-    known.get(usize::try_from(segment).ok()?).copied()
 }
 
 fn start_of(ranges: &VecDeque<Range<u64>>) -> u64 {

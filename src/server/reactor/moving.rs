@@ -13,7 +13,7 @@ use crate::{
     server::{
         ahead,
         bulk::{self, Turn},
-        connection::{Connection, Moved},
+        connection::{Cold, Connection, Moved},
         rates::Rates,
         writers::Writers,
     },
@@ -134,9 +134,20 @@ fn count(rates: &mut Rates, connection: &mut Connection, step: Moved, now: Insta
     }
 }
 
+/// Notes whether the limit on the rate keeps a connection from moving what it could. From when on it
+/// does is forgotten once something was moved, or there is nothing to move: not when it may, nor while
+/// what it would send has to be fetched.
+pub(super) fn hold_up(connection: &mut Connection, waits: bool, now: Instant) {
+    if waits {
+        connection.held_up.get_or_insert(now);
+    } else if !matches!(connection.cold, Cold::Pending(_)) && !bulk::has_work(connection, true) {
+        connection.held_up = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{super::hold_up, *};
+    use super::*;
     use crate::{
         limits::{RATE_BYTES_MIN, STALL_DEADLINE},
         server::testing::{connected, puts},

@@ -454,7 +454,7 @@ fn a_step_takes_whole_leaves_whatever_stands_between_them() {
         assert_eq!(pieces_of(&stream, size, CHUNK), chunks);
     }
     // Small steps go on, and small frames come together.
-    let stream = data_frame(0, &source[..LEAF_BYTES as usize]);
+    let stream = data_frame(0, &source[..at(LEAF_BYTES)]);
     assert_eq!(pieces_of(&stream, size, 4096).len(), 16);
     let small: Vec<u8> = (0..4096).flat_map(|n| data_frame(n, &source[at(n)..at(n) + 1])).collect();
     let mut incoming = Incoming::new(Progress::new(size), DigestChoice::Tree);

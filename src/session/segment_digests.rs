@@ -12,7 +12,7 @@ const PER_BLOCK: usize = u32::BITS as usize;
 
 /// Digests by the number of their segment.
 #[derive(Debug, Default)]
-pub(super) struct KnownDigests {
+pub(super) struct SegmentDigests {
     blocks: BTreeMap<u64, Box<Block>>,
     count: u64,
 }
@@ -24,7 +24,7 @@ struct Block {
     digests: [Md5Digest; PER_BLOCK],
 }
 
-impl KnownDigests {
+impl SegmentDigests {
     /// Notes a digest, or replaces it.
     pub(super) fn insert(&mut self, segment: u64, digest: Md5Digest) {
         let (number, bit, at) = place(segment);
@@ -102,7 +102,7 @@ mod tests {
         fn they_are_those_of_a_plain_map(
             steps in vec((any::<bool>(), prop_oneof![0..100u64, u64::MAX - 70..=u64::MAX]), 0..300),
         ) {
-            let (mut known, mut plain) = (KnownDigests::default(), BTreeMap::new());
+            let (mut known, mut plain) = (SegmentDigests::default(), BTreeMap::new());
             for (step, (insert, segment)) in (0..).zip(steps) {
                 if insert {
                     known.insert(segment, digest(step));
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_tib_takes_little_more_than_4_mib_and_one_far_segment_one_block() {
-        let mut known = KnownDigests::default();
+        let mut known = SegmentDigests::default();
         known.insert(1 << 40, digest(1));
         assert_eq!(known.blocks.len(), 1);
         let entry = size_of::<Block>() + size_of::<(u64, Box<Block>)>();
