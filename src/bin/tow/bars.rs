@@ -231,3 +231,25 @@ fn describe(name: &[u8], error: &ClientError) -> (String, Exit) {
     };
     (printable(text.as_bytes()), exit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_is_told_only_once_all_files_are_found() {
+        let bars = Bars::new("x", false);
+        let line = || {
+            let mut state = bars.state();
+            state.drawn = None;
+            state.draw();
+            state.sum.message()
+        };
+        bars.event(0, TreeEvent::Found { size: 2048 });
+        bars.event(0, TreeEvent::Found { size: 2048 });
+        bars.event(0, TreeEvent::Done { name: b"f", size: 2048, moved: true });
+        assert!(line().starts_with("1 files, 2.00 KiB, "), "{}", line());
+        bars.event(0, TreeEvent::AllFound);
+        assert!(line().starts_with("1 of 2 files, "), "{}", line());
+    }
+}
