@@ -124,6 +124,18 @@ impl State {
         }
     }
 
+    /// What the connection did before is over, and so is what another one did to this very file: it
+    /// has left it to this one.
+    fn begins(&mut self, job: usize, name: &[u8]) {
+        self.running.retain(|&other, running| {
+            let is_over = other == job || running.name == name;
+            if is_over {
+                running.bar.clear();
+            }
+            !is_over
+        });
+    }
+
     /// The large file of this name does not run any more.
     fn ended(&mut self, job: usize, name: &[u8]) {
         if self.running.get(&job).is_some_and(|running| running.name == name)
@@ -170,6 +182,7 @@ impl TreeObserver for Bars {
                 set_style(&state.sum, bar_template());
             }
             TreeEvent::Begin { name } => {
+                state.begins(job, name);
                 let shown = printable(name);
                 let plain = Retries::new(&shown, self.quiet || self.shown);
                 let bar = Bar::over(self.all.add(ProgressBar::no_length()), &shown, plain);
