@@ -51,6 +51,13 @@ fn dependencies_point_down_from_server_and_client_only() {
 }
 
 #[test]
+fn the_client_needs_no_proc() {
+    let names = |path: &PathBuf| read(path).contains("/proc/");
+    let named: Vec<_> = rust_files("src/client").into_iter().filter(names).collect();
+    assert_none(&named.iter().map(|path| place(path, 1)).collect::<Vec<_>>());
+}
+
+#[test]
 fn every_limit_is_used() {
     let limits = root().join("src/limits.rs");
     let others: Vec<String> = rust_files("src")

@@ -73,11 +73,11 @@ fn a_file_that_changes_all_the_time_does_not_end_the_tree() {
     let (here, there) = (dir.join("from"), towd.root().join("served"));
     for folder_of_both in [&here, &there] {
         folder(folder_of_both, 30, 2000);
-        // In front of the others.
-        random_file(folder_of_both.join("+"), 8 << 20, 7);
+        // In front of the others, and more than the line holds.
+        random_file(folder_of_both.join("+"), 32 << 20, 7);
     }
     // So slow that it changes on the way.
-    let args = |way, from, to| [way, "-r", "--give-up", "5s", "--limit-rate", "20MiB", from, to];
+    let args = |way, from, to| [way, "-r", "--give-up", "5s", "--limit-rate", "32MiB", from, to];
     let restless = Restless::new(&here.join("+"));
     let (up, down) = (towd.url(""), towd.url("served"));
     let said = run_tow(args("put", text(&here), &up));

@@ -199,3 +199,29 @@ impl From<Violation> for ClientError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_one_file_is_told_from_what_is_wrong_with_the_line() {
+        for (code, is_of_one_file) in [
+            (Code::Changed, true),
+            (Code::Failed, true),
+            (Code::Absent, true),
+            (Code::Busy, true),
+            (Code::NoSpace, true),
+            (Code::Differs, true),
+            (Code::TooMany, false),
+            (Code::Deadline, false),
+            (Code::GoingDown, false),
+            (Code::Malformed, false),
+            (Code::NotLoggedIn, false),
+            (Code::Found, false),
+        ] {
+            let error = ClientError::from_reply(Reply::new(code));
+            assert_eq!(error.is_of_one_file(), is_of_one_file, "{error:?}");
+        }
+    }
+}

@@ -124,6 +124,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_dot_behind_a_slash_means_what_is_in_a_directory() {
+        for (url, is_dir, is_content) in [
+            ("tow://h", true, true),
+            ("tow://h/", true, true),
+            ("tow://h/a", false, false),
+            ("tow://h/a/", true, false),
+            ("tow://h/a/.", true, true),
+            ("tow://h/a/./", true, true),
+            ("tow://h/./a", false, false),
+            ("tow://h/a.", false, false),
+            ("tow://h/.", true, true),
+        ] {
+            let url: Url = url.parse().unwrap();
+            assert_eq!((url.is_dir, url.is_content), (is_dir, is_content), "{url}");
+        }
+    }
+
+    #[test]
     fn host_port_and_path_are_taken_apart() {
         for (text, host, port, path) in [
             ("tow://h/a", "h", 8690, &b"a"[..]),

@@ -124,6 +124,18 @@ impl State {
         }
     }
 
+    /// What the connection did before is over, and so is what another one did to this very file: it
+    /// has left it to this one.
+    fn begins(&mut self, job: usize, name: &[u8]) {
+        self.running.retain(|&other, running| {
+            let is_over = other == job || running.name == name;
+            if is_over {
+                running.bar.clear();
+            }
+            !is_over
+        });
+    }
+
     /// The large file of this name does not run any more.
     fn ended(&mut self, job: usize, name: &[u8]) {
         if self.running.get(&job).is_some_and(|running| running.name == name)
@@ -170,6 +182,7 @@ impl TreeObserver for Bars {
                 set_style(&state.sum, bar_template());
             }
             TreeEvent::Begin { name } => {
+                state.begins(job, name);
                 let shown = printable(name);
                 let plain = Retries::new(&shown, self.quiet || self.shown);
                 let bar = Bar::over(self.all.add(ProgressBar::no_length()), &shown, plain);
@@ -230,4 +243,26 @@ fn describe(name: &[u8], error: &ClientError) -> (String, Exit) {
         error => Exit::of(error),
     };
     (printable(text.as_bytes()), exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_is_told_only_once_all_files_are_found() {
+        let bars = Bars::new("x", false);
+        let line = || {
+            let mut state = bars.state();
+            state.drawn = None;
+            state.draw();
+            state.sum.message()
+        };
+        bars.event(0, TreeEvent::Found { size: 2048 });
+        bars.event(0, TreeEvent::Found { size: 2048 });
+        bars.event(0, TreeEvent::Done { name: b"f", size: 2048, moved: true });
+        assert!(line().starts_with("1 files, 2.00 KiB, "), "{}", line());
+        bars.event(0, TreeEvent::AllFound);
+        assert!(line().starts_with("1 of 2 files, "), "{}", line());
+    }
 }

@@ -15,7 +15,7 @@ use rustix::{
         AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, fsync, futimens, mkdirat,
         openat, statat,
     },
-    io::Errno,
+    io::{Errno, fcntl_dupfd_cloexec},
 };
 
 use super::{local::os, shared::Problems};
@@ -89,9 +89,9 @@ impl Folder {
 
     /// The same directory for the store.
     pub(super) fn root(&self) -> Result<Root, StoreError> {
-        let error = |_| StoreError::Io { doing: "opening", errno: Errno::MFILE };
         // The very directory that is open, whatever has its name now.
-        Root::plain_of(self.dir.try_clone().map_err(error)?)
+        let dir = fcntl_dupfd_cloexec(&self.dir, 0);
+        Root::plain_of(dir.map_err(|errno| StoreError::from_errno("opening", errno))?)
     }
 
     /// Whether a regular file of this size and time has the name.

@@ -181,6 +181,9 @@ impl LocalWalk {
 impl Walk for LocalWalk {
     type File = PutFile;
     type Job = MakeDir;
+    type Left = ();
+
+    fn left_behind(&mut self) {}
 
     fn step(&mut self, shared: &Shared<'_>) -> Step<PutFile, MakeDir> {
         if let Some(top) = self.top.take() {

@@ -20,6 +20,12 @@ pub(super) trait Walk {
     /// What has to be done before the walk goes on.
     type Job;
 
+    /// What is let go of where nobody waits: its end may wait for a disk.
+    type Left;
+
+    /// What the walk has left behind since it was asked last.
+    fn left_behind(&mut self) -> Self::Left;
+
     /// The next step. Not called between a job and its end.
     fn step(&mut self, shared: &Shared<'_>) -> Step<Self::File, Self::Job>;
 }
@@ -126,7 +132,7 @@ impl<W: Walk> Queue<W> {
                     continue;
                 }
             }
-            return Ok(match step {
+            let next = match step {
                 Step::File(file) => Next::File(file),
                 Step::End => Next::End,
                 Step::Job(job) if idle => {
@@ -137,7 +143,11 @@ impl<W: Walk> Queue<W> {
                     state.waiting = Some(job);
                     Next::NotNow
                 }
-            });
+            };
+            let left = state.walk.left_behind();
+            drop(state);
+            drop(left);
+            return Ok(next);
         }
     }
 
@@ -184,6 +194,9 @@ mod tests {
     impl Walk for Steps {
         type File = u32;
         type Job = &'static str;
+        type Left = ();
+
+        fn left_behind(&mut self) {}
 
         fn step(&mut self, _: &Shared<'_>) -> Step<u32, &'static str> {
             self.0.pop().unwrap_or(Step::End)

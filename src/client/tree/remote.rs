@@ -90,6 +90,7 @@ impl List {
 
 pub(super) struct RemoteWalk {
     levels: Vec<Level>,
+    left: Vec<Arc<Folder>>,
 }
 
 struct Level {
@@ -104,7 +105,7 @@ struct Level {
 impl RemoteWalk {
     pub(super) fn new(path: RemotePath, folder: Arc<Folder>) -> Self {
         let level = Level { path, folder, entries: Vec::new(), next: Some(0) };
-        Self { levels: vec![level] }
+        Self { levels: vec![level], left: Vec::new() }
     }
 
     /// More of the listing, or nothing more of it.
@@ -166,6 +167,12 @@ impl RemoteWalk {
 impl Walk for RemoteWalk {
     type File = GetFile;
     type Job = List;
+    /// A folder is synced when it is let go of.
+    type Left = Vec<Arc<Folder>>;
+
+    fn left_behind(&mut self) -> Self::Left {
+        std::mem::take(&mut self.left)
+    }
 
     fn step(&mut self, shared: &Shared<'_>) -> Step<GetFile, List> {
         let held: usize = self.levels.iter().map(|level| level.entries.len()).sum();
@@ -187,9 +194,28 @@ impl Walk for RemoteWalk {
                 let room = TREE_NAMES_MAX.saturating_sub(held).max(LISTING_ENTRIES_MAX);
                 return Step::Job(List { path: level.path.clone(), from, room, tries: 0 });
             } else {
-                self.levels.pop();
+                self.left.extend(self.levels.pop().map(|level| level.folder));
             }
         }
         Step::End
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_walked_is_not_synced_while_others_wait_for_the_walk() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::top(dir.path(), None, Arc::default()).unwrap();
+        let mut walk = RemoteWalk::new(RemotePath::new(b"").unwrap(), Arc::clone(&folder));
+        let shared = Shared::new(&());
+        assert!(matches!(walk.step(&shared), Step::Job(_)));
+        walk.listed(Listed::default());
+        assert!(matches!(walk.step(&shared), Step::End));
+        assert_eq!(Arc::strong_count(&folder), 2);
+        drop(walk.left_behind());
+        assert_eq!(Arc::strong_count(&folder), 1);
     }
 }

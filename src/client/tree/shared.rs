@@ -129,3 +129,29 @@ impl Observer for OfJob<'_> {
         self.shared.tell(self.job, TreeEvent::Of(event));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn two_in_a_row_without_room_end_the_tree() {
+        let no_room = || {
+            let error = StoreError::NoSpace("disk full".to_owned());
+            ClientError::Local { what: "f".to_owned(), error }
+        };
+        let shared = Shared::new(&());
+        shared.failed(0, b"f", &no_room());
+        // There was room for a smaller one.
+        shared.done(0, b"g", 1, Some(1));
+        shared.failed(0, b"h", &no_room());
+        assert!(!shared.has_ended());
+        // That one was there tells nothing of the room, nor does another error.
+        shared.done(0, b"i", 1, None);
+        shared.failed(0, b"j", &ClientError::Verification("spoiled".to_owned()));
+        shared.failed(0, b"k", &no_room());
+        assert!(shared.has_ended());
+        assert!(matches!(shared.finish().ended, Some(ClientError::Local { .. })));
+    }
+}
