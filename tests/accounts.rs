@@ -361,10 +361,15 @@ fn who_may_not_delete_adds_files_and_replaces_none() {
     house.change("anna", |account| account.rights = Rights::READ.union(Rights::WRITE));
     let mut anna = logged_in(towd.addr(), "anna");
     put(&mut anna, "/g", b"new");
-    for (size, tag) in [(3, "v2"), (0, "v3")] {
+    for (size, tag) in [(4, "v2"), (0, "v3")] {
         let said = ask(&mut anna, offer("/f", size, tag).trim_end());
         assert!(said.starts_with("413 "), "{said}");
     }
+    // Of the same size and time it may be the same file. If it is not, nothing has changed.
+    let said = ask(&mut anna, offer("/f", 3, "v4").trim_end());
+    assert!(said.starts_with("312 "), "{said}");
+    let said = ask(&mut anna, "402");
+    assert!(said.starts_with("413 "), "{said}");
     // Also if it comes into being while the upload runs.
     assert_eq!(ask(&mut anna, offer("/h", 3, "v1").trim_end()), "402");
     fs::write(house.home("anna").join("h"), "here").unwrap();

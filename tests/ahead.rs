@@ -196,8 +196,10 @@ fn files_go_ahead_of_their_answers_and_those_without_one_again_after_a_break() {
             let mut peer = Raw::over(listener.accept().unwrap().0);
             peer.send("220 tow/1 digests=md5-tree,md5 login=none\n");
             if seen.is_empty() {
-                assert!(peer.read_line().contains(" mkdir "));
-                peer.send("200\n");
+                // Whether it is a folder that is there.
+                let said = [peer.read_line(), peer.read_line()];
+                assert!(said[0].contains(" mkdir ") && said[1].contains(" stat "), "{said:?}");
+                peer.send("200\n110\n");
             }
             // All that are left come before the first is answered.
             let left = 8 - if seen.is_empty() { 0 } else { 3 };
