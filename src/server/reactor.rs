@@ -345,15 +345,16 @@ impl Reactor {
                 connection.flush(now);
                 return self.linger(token, now);
             }
+            // Before an action is asked for more: no event tells again that the line takes something.
+            if !connection.has_room() {
+                connection.flush(now);
+            }
             if connection.session.runs_action() {
                 self.pump_action(token, now);
             }
             let Some(connection) = find(&mut self.connections, token) else {
                 return;
             };
-            if !connection.has_room() {
-                connection.flush(now);
-            }
             let room = connection.has_room();
             if connection.session.wants() != Wants::Lines || !room {
                 break;

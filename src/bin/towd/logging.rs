@@ -8,6 +8,7 @@ use std::{
     io::{self, IsTerminal as _, Write},
     mem,
     os::fd::AsFd as _,
+    process,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::SystemTime,
@@ -23,6 +24,8 @@ use crate::cli::Flags;
 pub(crate) struct Log(Arc<Shared>);
 
 struct Shared {
+    /// What each line begins with: workers say which they are.
+    prefix: String,
     queue: Mutex<Queue>,
     /// Something was added to the queue, or written.
     changed: Condvar,
@@ -41,8 +44,8 @@ struct Queue {
 }
 
 impl Log {
-    /// Logs to stderr; RUST_LOG says more precisely than the flags what. Workers say which
-    /// they are. Until [`Log::write_beside`], each line is written at once.
+    /// Logs to stderr; RUST_LOG says more precisely than the flags what. Until
+    /// [`Log::write_beside`], each line is written at once.
     pub(crate) fn start(flags: &Flags) -> Self {
         let level = match (flags.quiet, flags.verbose) {
             (true, _) => "warn",
@@ -50,16 +53,17 @@ impl Log {
             (false, 1) => "debug",
             (false, _) => "trace",
         };
-        let log = Self(Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() }));
+        // In front, where whoever reads the log by a pattern expects anything.
+        let is_worker = flags.worker;
+        let prefix = if is_worker { format!("{} ", process::id()) } else { String::new() };
+        let log = Self::new(prefix.clone());
         let mut builder = Builder::from_env(Env::default().default_filter_or(level));
         builder.format_target(false).target(Target::Pipe(Box::new(log.clone())));
-        if flags.worker {
+        if is_worker {
             let mut format = ConfigurableFormat::default();
             format.target(false);
-            let process = std::process::id();
-            // In front, where whoever reads the log by a pattern expects anything.
             builder.format(move |out, record| {
-                write!(out, "{process} ")?;
+                write!(out, "{prefix}")?;
                 format.format(out, record)
             });
         }
@@ -68,6 +72,10 @@ impl Log {
         }
         builder.init();
         log
+    }
+
+    fn new(prefix: String) -> Self {
+        Self(Arc::new(Shared { prefix, queue: Mutex::default(), changed: Condvar::new() }))
     }
 
     /// From now on, a thread writes the lines. Without one, all is as before.
@@ -98,7 +106,7 @@ impl Log {
             // Nobody could be told that the log can't be written.
             let _ = stderr.write_all(&lines);
             if dropped > 0 {
-                let _ = stderr.write_all(missing(dropped).as_bytes());
+                let _ = stderr.write_all(missing(&self.0.prefix, dropped).as_bytes());
             }
             self.queue().is_writing = false;
             self.0.changed.notify_all();
@@ -146,9 +154,9 @@ impl Write for Log {
 }
 
 /// The line that stands for those that are missing.
-fn missing(count: u64) -> String {
+fn missing(prefix: &str, count: u64) -> String {
     let now = humantime::format_rfc3339_seconds(SystemTime::now());
-    format!("[{now} WARN ] {count} lines are missing here: nobody took them\n")
+    format!("{prefix}[{now} WARN ] {count} lines are missing here: nobody took them\n")
 }
 
 /// Whether stderr takes colours, and nothing says otherwise.
@@ -182,7 +190,7 @@ mod tests {
     }
 
     fn log() -> (Log, Receiver<Vec<u8>>) {
-        let log = Log(Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() }));
+        let log = Log::new(String::new());
         log.queue().has_writer = true;
         let (slow, taken) = sync_channel(0);
         let writer = log.clone();
