@@ -73,7 +73,7 @@ def scram_log_in(line, user, password):
     """SCRAM-SHA-256 (RFC 5802, 7677) as tow/1 carries it: base64 without padding behind `auth`
     and `data=`."""
     exchange = scram.Exchange(user, password)
-    first = line.ask(f"auth scram-sha-256 {unpadded(exchange.first())}", "334")
+    first = line.ask(f"auth scram-sha-256 data={unpadded(exchange.first())}", "334")
     final = exchange.final(data_of(first))
     last = line.ask(f"334 data={unpadded(final)}", "230")
     if "data=" in last:

@@ -5,11 +5,13 @@
 //! actions: small things first); move bulk bytes within the budget; look at the timers.
 
 mod accept;
+mod acting;
 mod actions;
 mod close;
 mod done;
 mod logins;
 mod moving;
+mod serving;
 mod shutdown;
 mod siblings;
 mod sources;
@@ -34,29 +36,25 @@ use slab::Slab;
 
 use super::{
     Config, Reload, StartError, Stopper,
-    bulk::{self, Buffers},
+    bulk::Buffers,
     child::Children,
-    connection::{Cold, Connection},
-    disk::{self, Disk, Done, Held, Ticket},
+    connection::Connection,
+    disk::{Disk, Done, Ticket},
     gate::{self, Gate, UserFile},
     homes::{Homes, Opening},
     listen::listen,
     rates::Rates,
-    report::{log_refusal, log_reply, log_report, log_run},
     settings::Settings,
     timers::Timers,
     workers::{Holdings, Message, Seat, Siblings, Takeovers},
     writers::Writers,
 };
 use crate::{
-    digest::{Engine, FileDigests},
-    limits::{
-        CONNECTIONS_MAX, EXPIRE_INTERVAL, LISTEN_ADDRESSES_MAX, NOBODY_INPUT_BYTES_MAX,
-        TURN_TIME_MAX, WORKING_INTERVAL,
-    },
-    session::{Action, Job, JobId, Memory, Outcome, SmallFile, Wants},
-    store::{Root, Source, Worker, partial_name},
-    wire::{Code, Greeting, Reply, next_line},
+    digest::Engine,
+    limits::{CONNECTIONS_MAX, EXPIRE_INTERVAL, LISTEN_ADDRESSES_MAX},
+    session::Memory,
+    store::{Root, Source, Worker},
+    wire::Greeting,
 };
 
 /// Slots of a token: connections and, above them, what is no connection.
@@ -71,9 +69,6 @@ const FIRST_LISTENER: usize = SLOT_MASK - 4;
 const LISTENERS_MAX: usize = LISTEN_ADDRESSES_MAX;
 
 const _: () = assert!(CONNECTIONS_MAX < FIRST_LISTENER - LISTENERS_MAX);
-
-/// Lines served for one connection before the others have their turn.
-const LINES_PER_TURN: usize = 16;
 
 pub(super) use self::actions::sweep;
 
@@ -309,238 +304,6 @@ impl Reactor {
                 enqueue(&mut self.ready, connection);
             }
         }
-    }
-
-    /// Serves the connections that are ready: those that were when the phase began, so that one
-    /// that always has a next line waits for the next turn.
-    fn serve_ready(&mut self, now: Instant) {
-        let began = Instant::now();
-        for _ in 0..self.ready.len() {
-            // The bulk has its turn; who is left keeps his place in the queue.
-            if began.elapsed() > TURN_TIME_MAX {
-                break;
-            }
-            let Some(token) = self.ready.pop_front() else {
-                break;
-            };
-            if let Some(connection) = find(&mut self.connections, token) {
-                connection.queued = false;
-                self.serve(token, now);
-            }
-        }
-    }
-
-    /// Does what can be done for a connection without bulk work.
-    fn serve(&mut self, token: Token, now: Instant) {
-        let mut lines = LINES_PER_TURN;
-        loop {
-            self.act(token, now);
-            let Some(connection) = find(&mut self.connections, token) else {
-                return;
-            };
-            if connection.broken {
-                return self.close(token, "the line broke", now);
-            }
-            if connection.session.is_closed() {
-                connection.flush(now);
-                return self.linger(token, now);
-            }
-            // Before an action is asked for more: no event tells again that the line takes something.
-            if !connection.has_room() {
-                connection.flush(now);
-            }
-            if connection.session.runs_action() {
-                self.pump_action(token, now);
-            }
-            let Some(connection) = find(&mut self.connections, token) else {
-                return;
-            };
-            let room = connection.has_room();
-            if connection.session.wants() != Wants::Lines || !room {
-                break;
-            }
-            match next_line(&connection.input, &mut connection.searched) {
-                Ok(Some((line, taken))) => {
-                    if !connection.session.takes_line(line) {
-                        connection.searched = 0;
-                        break;
-                    }
-                    if lines == 0 {
-                        connection.flush(now);
-                        enqueue(&mut self.ready, connection);
-                        return;
-                    }
-                    lines -= 1;
-                    let line = line.to_vec();
-                    connection.consume_input(taken);
-                    connection.session.handle_line(&line, now);
-                }
-                Ok(None) => {
-                    if !connection.receive_more(now) {
-                        break;
-                    }
-                    let nobody = connection.home.is_none();
-                    if nobody && connection.input.len() > NOBODY_INPUT_BYTES_MAX {
-                        let reply = Reply::text(Code::LineTooLong, "too much before the login");
-                        connection.session.end(reply, now);
-                    }
-                }
-                Err(error) => {
-                    let reply = Reply::text(Code::LineTooLong, &error.to_string());
-                    connection.session.end(reply, now);
-                }
-            }
-        }
-        self.after_service(token, now);
-    }
-
-    /// Queues bulk work, notices the end of input, and sets the reminder.
-    fn after_service(&mut self, token: Token, now: Instant) {
-        let Some(connection) = find(&mut self.connections, token) else {
-            return;
-        };
-        let pace = moving::pace(connection, &self.rates, &self.writers, now);
-        connection.may_move = pace.wait.is_zero();
-        let mut works = bulk::has_work(connection, connection.may_move);
-        // While more is coming at once, small things gather.
-        if !works || connection.is_due() {
-            connection.flush(now);
-            works = works || bulk::has_work(connection, connection.may_move);
-        }
-        let waits = !connection.may_move && bulk::has_work(connection, true);
-        moving::hold_up(connection, waits, now);
-        // A reset that was found while lines were read: no event will tell of it again.
-        if connection.broken {
-            return self.close(token, "the line broke", now);
-        }
-        if works && !connection.bulk_queued {
-            connection.bulk_queued = true;
-            connection.chunk_bytes = pace.chunk_bytes;
-            self.bulk.push_back(token);
-        }
-        // Whoever waits for others to be stored with has waited for long enough.
-        if !works && connection.session.handle_dry(now) {
-            return enqueue(&mut self.ready, connection);
-        }
-        let ended = connection.input_ended && !works && !waits && connection.is_flushed();
-        let waits_for_input = match connection.session.wants() {
-            Wants::Lines => connection.session.outgoing().is_none(),
-            Wants::Frames | Wants::Ahead | Wants::Discard => true,
-            Wants::Nothing => false,
-        };
-        if ended && waits_for_input {
-            return self.close(token, "the client left", now);
-        }
-        let mut deadline = connection.session.deadline();
-        if let Some(Held::Action(running)) = &connection.held {
-            deadline = running.budget.wake().map_or(deadline, |wake| wake.min(deadline));
-        }
-        if waits {
-            deadline = now + pace.wait;
-        } else if connection.held_up.is_some() {
-            // It is in a queue.
-            deadline = deadline.max(now + WORKING_INTERVAL);
-        }
-        if connection.reminder.is_none_or(|at| deadline < at) {
-            connection.reminder = Some(deadline);
-            self.timers.set(deadline, token);
-        }
-    }
-
-    /// Carries out what the session asks for.
-    fn act(&mut self, token: Token, now: Instant) {
-        loop {
-            let Some(connection) = find(&mut self.connections, token) else {
-                return;
-            };
-            let Some(action) = connection.session.poll_action() else {
-                return;
-            };
-            match action {
-                Action::Reply(reply) => {
-                    log_reply(connection.peer, &reply);
-                    connection.push_reply(&reply);
-                }
-                Action::Start(id, job) => self.start(token, id, job, now),
-                Action::Release(mark) => {
-                    self.writers.forget(connection);
-                    (connection.cold, connection.fetched_to) = (Cold::No, 0);
-                    if let Some(held) = connection.held.take() {
-                        log_run(connection, &held, now);
-                        match held {
-                            Held::Source(source) => self.released.push(source),
-                            held => disk::release(&self.disk, held, mark),
-                        }
-                    }
-                }
-                Action::Remember(digests) => self.remember(token, Some(digests)),
-                Action::Forget => self.remember(token, None),
-                Action::Report(report) => log_report(connection, &report, now),
-                Action::LoginFailed(name) => self.login_failed(token, &name, now),
-                Action::Refused(refusal) => log_refusal(connection, &refusal),
-                Action::EndAction => self.end_action(token, now),
-                Action::Pulse => self.pulse_action(token, now),
-                Action::Close => {}
-            }
-        }
-    }
-
-    fn remember(&mut self, token: Token, digests: Option<FileDigests>) {
-        if let Some(connection) = find(&mut self.connections, token)
-            && let Some(home) = &connection.home
-        {
-            disk::remember(&self.disk, home, connection.held.as_ref(), digests);
-        }
-    }
-
-    fn start(&mut self, token: Token, id: JobId, job: Job, now: Instant) {
-        let job = match job {
-            Job::FindAccount(name) => return self.find_account(token, id, name, now),
-            Job::OpenHome(account) => return self.open_home(token, id, account, now),
-            Job::Register { name, verifier, invite } => {
-                return self.register(token, id, (name, verifier, invite), now);
-            }
-            Job::OpenSource(path) => return self.open_source(token, id, path, now),
-            Job::StoreTogether(files) => return self.store_together(token, id, files, now),
-            Job::Actions => return self.list_actions(token, id, now),
-            Job::Run { name, arguments } => {
-                return self.run_action(token, id, &name, &arguments, now);
-            }
-            job => job,
-        };
-        let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
-        let Some(home) = home else { return };
-        if let Job::OpenPartial { offer, .. } = &job {
-            let name = (home.id(), partial_name(&offer.path));
-            let owner = offer.owner;
-            if !self.take_over(name, token, id, owner, now) {
-                let Some(connection) = find(&mut self.connections, token) else {
-                    return;
-                };
-                let text = "another client is writing this file";
-                let outcome = Outcome::Failed(Reply::text(Code::Busy, text));
-                connection.session.handle_outcome(id, outcome, now);
-                return;
-            }
-        }
-        let Some(connection) = find(&mut self.connections, token) else {
-            return;
-        };
-        let ticket = Ticket::Session(token, id);
-        disk::start(&self.disk, &home, ticket, job, connection.held.as_ref());
-    }
-
-    /// Has small files stored together, but for those that another client is writing.
-    fn store_together(&mut self, token: Token, id: JobId, files: Vec<SmallFile>, now: Instant) {
-        let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
-        let Some(home) = home else { return };
-        let files = files.into_iter().map(|file| {
-            let name = (home.id(), partial_name(&file.path));
-            let is_busy = !self.may_write(name, token, file.owner, now);
-            (file, is_busy)
-        });
-        let files = files.collect();
-        disk::store_together(&self.disk, &home, Ticket::Session(token, id), files);
     }
 
     fn tidy_timers(&mut self) {
