@@ -32,9 +32,11 @@ def _commit():
 def _machine(bench):
     cpu = _after("/proc/cpuinfo", "model name") or platform.machine()
     memory_kib = int((_after("/proc/meminfo", "MemTotal") or "0 kB").split()[0])
+    # Without what a distribution, or whoever built it, adds.
+    kernel = platform.release().partition("-")[0]
     return (
         f"Machine: {cpu}, {os.cpu_count()} processors, {tables.size(memory_kib * 1024)} of memory, "
-        f"Linux {platform.release()}, files on {_file_system(bench.work)}, over loopback."
+        f"Linux {kernel}, files on {_file_system(bench.work)}, over loopback."
     )
 
 
