@@ -28,6 +28,7 @@ use tempfile::TempDir;
 pub mod bell;
 pub mod canary;
 mod fake;
+pub mod folders;
 pub mod frames;
 pub mod people;
 pub mod proxy;
