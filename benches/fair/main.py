@@ -3,11 +3,11 @@
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
 
+import command
 import crowds
 import durable
 import held
@@ -67,14 +67,6 @@ class Bench:
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _figures(text):
-    names = text.split(",")
-    for name in names:
-        if name not in FIGURES:
-            raise argparse.ArgumentTypeError(f"no figure {name!r}: there are {', '.join(FIGURES)}")
-    return names
-
-
 def _options():
     parser = argparse.ArgumentParser(
         prog="benches/fair.sh",
@@ -82,18 +74,13 @@ def _options():
         epilog="TOW_BENCH_DIR: the folder to work in [default: fair below the build directory].",
     )
     parser.add_argument("--quick", action="store_true", help="shorter, with smaller files")
-    parser.add_argument("--only", type=_figures, metavar="NAME,...", help=", ".join(FIGURES))
+    command.add_only(parser, FIGURES)
     return parser.parse_args()
-
-
-def _stopped(number, _):
-    sys.exit(128 + number)
 
 
 def main():
     options = _options()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _stopped)
+    command.exit_on_signals()
     target = os.path.abspath(os.environ.get("CARGO_TARGET_DIR", "target"))
     programs = {name: os.path.join(target, "release", name) for name in ("tow", "towd")}
     base = os.environ.get("TOW_BENCH_DIR") or os.path.join(target, "fair")

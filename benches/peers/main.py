@@ -4,12 +4,12 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
 
 import bulk
+import command
 import machine
 import memory
 import processes
@@ -120,14 +120,6 @@ def _size(text):
     return size
 
 
-def _figures(text):
-    names = text.split(",")
-    for name in names:
-        if name not in FIGURES:
-            raise argparse.ArgumentTypeError(f"no figure {name!r}: there are {', '.join(FIGURES)}")
-    return names
-
-
 def _options():
     parser = argparse.ArgumentParser(
         prog="benches/peers.sh",
@@ -135,7 +127,7 @@ def _options():
         epilog="TOW_BENCH_DIR: the folder to work in [default: peers below the build directory].",
     )
     parser.add_argument("--quick", action="store_true", help="less than two minutes, and rough")
-    parser.add_argument("--only", type=_figures, metavar="NAME,...", help=", ".join(FIGURES))
+    command.add_only(parser, FIGURES)
     parser.add_argument("--size", type=_size, help="of the large file [1GiB; quick: 128MiB]")
     parser.add_argument("--pairs", type=int, help="rounds that count [5; quick: 2]")
     parser.add_argument("--into", metavar="FILE", help=f"also write it between {BEGIN} and {END}")
@@ -145,15 +137,10 @@ def _options():
     return options
 
 
-def _stopped(number, _):
-    sys.exit(128 + number)
-
-
 def main():
     options = _options()
     processes.adopt_orphans()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _stopped)
+    command.exit_on_signals()
     target = os.path.abspath(os.environ.get("CARGO_TARGET_DIR", "target"))
     programs = {name: os.path.join(target, "release", name) for name in ("tow", "towd")}
     base = os.environ.get("TOW_BENCH_DIR") or os.path.join(target, "peers")
