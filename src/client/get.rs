@@ -15,13 +15,17 @@ use super::{
     retry::{Again, Gain},
 };
 use crate::{
-    digest::{Engine, LEAF_BYTES, Md5Digest},
+    digest::{Buffer, Engine, LEAF_BYTES, Md5Digest},
     limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES, STALL_DEADLINE},
     progress::Progress,
     session::{Incoming, LeafJob, Piece, Settled, run_jobs},
     store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
     wire::{Code, Command, FRAME_HEADER_BYTES, Frame, Mtime, RemotePath, Reply, Tag},
 };
+
+/// What may stand before and behind the data of a chunk: two headers, the digest of a segment, and
+/// less than a line of the buffer.
+const BESIDE_DATA_BYTES: usize = 3 * FRAME_HEADER_BYTES + 64;
 
 impl Client {
     /// Gets a file into `local`, where it appears only whole. Until then it is in a hidden partial
@@ -345,13 +349,14 @@ impl<'a> Attempt<'a> {
         } else {
             Phase::Receiving
         }));
-        let mut buffer = vec![0; CHUNK_BYTES + 3 * FRAME_HEADER_BYTES];
+        let mut buffer = Buffer::new(CHUNK_BYTES + BESIDE_DATA_BYTES);
         let mut pace = Pace::new(incoming.moved_bytes());
         loop {
             // A line that is always full never waits, and only waits look at it.
             if self.client.options.stop.is_set() {
                 return Err(ClientError::Interrupted);
             }
+            let buffer = buffer.get_mut(incoming.skew()..).unwrap_or_default();
             let room = incoming.next_read_bytes(CHUNK_BYTES).min(buffer.len());
             let have = self.line.receive(buffer.get_mut(..room).unwrap_or_default())?;
             let input = buffer.get(..have).unwrap_or_default();

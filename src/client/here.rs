@@ -5,7 +5,7 @@ use std::cell::{Cell, OnceCell};
 
 use super::{ClientError, Event, Observer, Phase, Stop, line::Line};
 use crate::{
-    digest::Engine,
+    digest::{Buffer, Engine},
     limits::CHUNK_BYTES,
     progress::Progress,
     store::{Root, Source},
@@ -76,7 +76,7 @@ impl Here {
     /// `None` if it can't be read as a whole: then it is not known to be the same.
     fn hash(&self, stop: &Stop) -> Result<Option<Progress>, ClientError> {
         let (engine, mut progress) = (Engine::new(), Progress::new(self.source.identity().size));
-        let (mut buffer, mut leaves) = (vec![0; CHUNK_BYTES], Vec::new());
+        let (mut buffer, mut leaves) = (Buffer::new(CHUNK_BYTES), Vec::new());
         while progress.frontier() < progress.size() {
             if stop.is_set() {
                 return Err(ClientError::Interrupted);

@@ -8,7 +8,7 @@ use super::{
     retry::{Again, Gain},
 };
 use crate::{
-    digest::{Engine, FileMd5, Md5Digest, TreeHasher},
+    digest::{Buffer, Engine, FileMd5, Md5Digest, TreeHasher},
     limits::{CHUNK_BYTES, ROUNDS_WITHOUT_PROGRESS_MAX, RUNS_MAX},
     session::{Outgoing, Read, run_jobs},
     store::{Source, StoreError},
@@ -50,7 +50,7 @@ impl Client {
                 line,
                 source,
                 local,
-                buffer: vec![0; CHUNK_BYTES],
+                buffer: Buffer::new(CHUNK_BYTES),
                 engine: Engine::new(),
                 observer,
                 gain,
@@ -121,7 +121,7 @@ struct Attempt<'a> {
     line: Line,
     source: Source,
     local: &'a Path,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     engine: Engine,
     observer: &'a mut dyn Observer,
     gain: &'a mut Gain,

@@ -16,6 +16,7 @@
 //! - How bytes are cut into calls never changes a digest.
 //! - With and without lanes, and with and without the feature `simd`, all digests are equal.
 
+mod buffer;
 mod engine;
 mod file_digests;
 mod file_md5;
@@ -32,6 +33,7 @@ use std::str::FromStr;
 
 use md5::Digest as _;
 
+pub use self::buffer::Buffer;
 pub use self::engine::{Engine, Job, LeafState};
 pub use self::file_digests::FileDigests;
 pub use self::file_md5::{FileMd5, OffBoundary, SavedMd5};

@@ -2,14 +2,15 @@
 //!
 //! `fearless_simd` picks the instructions when the program starts and keeps `unsafe` out of this
 //! crate. Everything called here has to be inlined, or it is compiled without the instructions that
-//! were picked: functions are `#[inline(always)]`, there are no closures (a quarter of the speed),
-//! and loops count instead of iterating (with `zip` and `flatten`, a fifth less).
+//! were picked: functions are `#[inline(always)]` and there are no closures (a quarter of the speed).
+//! What has to be unrolled is written out, since whether a loop is depends on how the program is
+//! built (a fifth, with fat LTO); loops that are left count instead of iterating.
 //!
 //! A step of MD5 waits for the one before it, so two vectors of lanes take turns where there are
-//! streams enough (measured on an AVX-512 EPYC: 16 lanes 7.3 GB/s, twice 16 lanes 11.0, three times
-//! 16 lanes 10.2; one stream of `md-5` 0.64).
+//! streams enough (measured on an AVX-512 EPYC with bytes that were just read: 16 lanes 6.8 GB/s,
+//! twice 16 lanes 9.2; one stream of `md-5` 0.64).
 
-use fearless_simd::{Level, Simd, dispatch, prelude::*, u8x16, u32x4, u32x8, u32x16};
+use fearless_simd::{Level, Simd, dispatch, prelude::*, u8x16, u8x64, u32x4, u32x8, u32x16};
 
 use super::state::{Block, Words};
 
@@ -64,32 +65,94 @@ impl Lanes {
 
 /// A vector with a 32-bit lane for each of `LEN` states.
 trait Vector<S: Simd>: SimdInt<S, Element = u32> {
-    /// Four words of each of `LEN / 4` blocks, side by side: those at `at` of `rows`, from byte
-    /// `from` on.
-    fn load(simd: S, rows: &[&[Block]], at: usize, from: usize) -> Self;
-}
-
-impl<S: Simd> Vector<S> for u32x4<S> {
-    #[inline(always)]
-    fn load(simd: S, rows: &[&[Block]], at: usize, from: usize) -> Self {
-        Self::from_bytes(u8x16::from_slice(simd, &rows[0][at][from..from + 16]))
-    }
+    /// The block at `at` of each of `LEN` streams: a vector for each of its 16 words.
+    fn transpose(simd: S, blocks: &[&[Block]], at: usize) -> [Self; 16];
 }
 
 impl<S: Simd> Vector<S> for u32x8<S> {
+    /// Four words of all blocks at a time: to turn whole blocks, as [`u32x16`] does, takes a third
+    /// longer, since AVX2 has no way to exchange words between any two lanes at once.
     #[inline(always)]
-    fn load(simd: S, rows: &[&[Block]], at: usize, from: usize) -> Self {
-        let (low, high) = rows.split_at(1);
-        u32x4::load(simd, low, at, from).combine(u32x4::load(simd, high, at, from))
+    fn transpose(simd: S, blocks: &[&[Block]], at: usize) -> [Self; 16] {
+        let [a0, a1, a2, a3] = four_words_of_eight(simd, blocks, at, 0);
+        let [b0, b1, b2, b3] = four_words_of_eight(simd, blocks, at, 16);
+        let [c0, c1, c2, c3] = four_words_of_eight(simd, blocks, at, 32);
+        let [d0, d1, d2, d3] = four_words_of_eight(simd, blocks, at, 48);
+        [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3]
     }
 }
 
 impl<S: Simd> Vector<S> for u32x16<S> {
+    /// Each block is loaded once and whole: the leaves of a stream lie such that their blocks push
+    /// one another out of the cache.
     #[inline(always)]
-    fn load(simd: S, rows: &[&[Block]], at: usize, from: usize) -> Self {
-        let (low, high) = rows.split_at(2);
-        u32x8::load(simd, low, at, from).combine(u32x8::load(simd, high, at, from))
+    fn transpose(simd: S, blocks: &[&[Block]], at: usize) -> [Self; 16] {
+        let rows = [
+            whole(simd, &blocks[0][at]),
+            whole(simd, &blocks[1][at]),
+            whole(simd, &blocks[2][at]),
+            whole(simd, &blocks[3][at]),
+            whole(simd, &blocks[4][at]),
+            whole(simd, &blocks[5][at]),
+            whole(simd, &blocks[6][at]),
+            whole(simd, &blocks[7][at]),
+            whole(simd, &blocks[8][at]),
+            whole(simd, &blocks[9][at]),
+            whole(simd, &blocks[10][at]),
+            whole(simd, &blocks[11][at]),
+            whole(simd, &blocks[12][at]),
+            whole(simd, &blocks[13][at]),
+            whole(simd, &blocks[14][at]),
+            whole(simd, &blocks[15][at]),
+        ];
+        turn(turn(turn(turn(rows))))
     }
+}
+
+/// The sixteen words of a block, side by side.
+#[inline(always)]
+fn whole<S: Simd>(simd: S, block: &Block) -> u32x16<S> {
+    u32x16::from_bytes(u8x64::from_slice(simd, block))
+}
+
+/// A place among the words is eight bits, those of the row before those of the column. To interleave
+/// the upper rows with the lower ones turns these bits by one: four times, and rows are columns.
+#[inline(always)]
+fn turn<S: Simd>(rows: [u32x16<S>; 16]) -> [u32x16<S>; 16] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = rows;
+    let (a, i) = a.interleave(i);
+    let (b, j) = b.interleave(j);
+    let (c, k) = c.interleave(k);
+    let (d, l) = d.interleave(l);
+    let (e, m) = e.interleave(m);
+    let (f, n) = f.interleave(n);
+    let (g, o) = g.interleave(o);
+    let (h, p) = h.interleave(p);
+    [a, i, b, j, c, k, d, l, e, m, f, n, g, o, h, p]
+}
+
+/// The four words from byte `from` on of eight blocks: a vector for each.
+#[inline(always)]
+fn four_words_of_eight<S: Simd>(
+    simd: S,
+    blocks: &[&[Block]],
+    at: usize,
+    from: usize,
+) -> [u32x8<S>; 4] {
+    let a = pair(simd, &blocks[0][at], &blocks[1][at], from);
+    let b = pair(simd, &blocks[2][at], &blocks[3][at], from);
+    let c = pair(simd, &blocks[4][at], &blocks[5][at], from);
+    let d = pair(simd, &blocks[6][at], &blocks[7][at], from);
+    let ((a, b), (c, d)) = (a.deinterleave(b), c.deinterleave(d));
+    let ((a, c), (b, d)) = (a.deinterleave(c), b.deinterleave(d));
+    [a, b, c, d]
+}
+
+/// Four words of each of two blocks, side by side.
+#[inline(always)]
+fn pair<S: Simd>(simd: S, low: &Block, high: &Block, from: usize) -> u32x8<S> {
+    let low: u32x4<S> = u32x4::from_bytes(u8x16::from_slice(simd, &low[from..from + 16]));
+    low.combine(u32x4::from_bytes(u8x16::from_slice(simd, &high[from..from + 16])))
 }
 
 #[inline(always)]
@@ -97,13 +160,13 @@ fn vector_lanes<S: Simd>(_: S) -> usize {
     S::u32s::LEN
 }
 
-/// [`compress`] with the widest vectors of a level whose vectors have 8 lanes or more.
+/// [`compress`] with `K` of the widest vectors of a level, or with [`FEW`] lanes if that is more.
 #[inline(always)]
 fn compress_native<S: Simd, const K: usize>(simd: S, words: &mut [Words], blocks: &[&[Block]]) {
-    if S::u32s::LEN == 16 {
-        compress::<_, u32x16<_>, K>(simd, words, blocks);
-    } else {
-        compress::<_, u32x8<_>, K>(simd, words, blocks);
+    match S::u32s::LEN {
+        16 => compress::<_, u32x16<_>, K>(simd, words, blocks),
+        8 => compress::<_, u32x8<_>, K>(simd, words, blocks),
+        _ => compress::<_, u32x8<_>, 1>(simd, words, blocks),
     }
 }
 
@@ -127,7 +190,7 @@ fn compress<S: Simd, V: Vector<S>, const K: usize>(
     let mut input = [[V::splat(simd, 0); 16]; K];
     for at in 0..count {
         for k in 0..K {
-            input[k] = transpose(simd, &blocks[k * V::LEN..][..V::LEN], at);
+            input[k] = V::transpose(simd, &blocks[k * V::LEN..][..V::LEN], at);
         }
         let before = states;
         round::<S, V, K, 0>(&mut states, &input);
@@ -147,43 +210,29 @@ fn compress<S: Simd, V: Vector<S>, const K: usize>(
     }
 }
 
-/// The block at `at` of each of `LEN` streams: a vector for each of its 16 words.
-///
-/// Four words at a time: vectors of four rows, with the words of `LEN / 4` blocks in each, become
-/// four vectors with one word of all blocks.
-#[inline(always)]
-fn transpose<S: Simd, V: Vector<S>>(simd: S, blocks: &[&[Block]], at: usize) -> [V; 16] {
-    let mut words = [V::splat(simd, 0); 16];
-    let per_row = V::LEN / 4;
-    for quarter in 0..4 {
-        let mut rows = [V::splat(simd, 0); 4];
-        for row in 0..4 {
-            rows[row] = V::load(simd, &blocks[row * per_row..][..per_row], at, 16 * quarter);
-        }
-        let [a, b, c, d] = rows;
-        let ((a, b), (c, d)) = (a.deinterleave(b), c.deinterleave(d));
-        let ((a, c), (b, d)) = (a.deinterleave(c), b.deinterleave(d));
-        words[4 * quarter] = a;
-        words[4 * quarter + 1] = b;
-        words[4 * quarter + 2] = c;
-        words[4 * quarter + 3] = d;
-    }
-    words
-}
-
 /// Sixteen steps (RFC 1321, 3.4).
 #[inline(always)]
 fn round<S: Simd, V: Vector<S>, const K: usize, const ROUND: usize>(
     states: &mut [[V; 4]; K],
     input: &[[V; 16]; K],
 ) {
+    four_steps::<S, V, K, ROUND>(states, input, 0);
+    four_steps::<S, V, K, ROUND>(states, input, 4);
+    four_steps::<S, V, K, ROUND>(states, input, 8);
+    four_steps::<S, V, K, ROUND>(states, input, 12);
+}
+
+#[inline(always)]
+fn four_steps<S: Simd, V: Vector<S>, const K: usize, const ROUND: usize>(
+    states: &mut [[V; 4]; K],
+    input: &[[V; 16]; K],
+    i: usize,
+) {
     let [s0, s1, s2, s3] = SHIFTS[ROUND];
-    for i in (0..16).step_by(4) {
-        step::<S, V, K, ROUND>(states, input, i, [0, 1, 2, 3], s0);
-        step::<S, V, K, ROUND>(states, input, i + 1, [3, 0, 1, 2], s1);
-        step::<S, V, K, ROUND>(states, input, i + 2, [2, 3, 0, 1], s2);
-        step::<S, V, K, ROUND>(states, input, i + 3, [1, 2, 3, 0], s3);
-    }
+    step::<S, V, K, ROUND>(states, input, i, [0, 1, 2, 3], s0);
+    step::<S, V, K, ROUND>(states, input, i + 1, [3, 0, 1, 2], s1);
+    step::<S, V, K, ROUND>(states, input, i + 2, [2, 3, 0, 1], s2);
+    step::<S, V, K, ROUND>(states, input, i + 3, [1, 2, 3, 0], s3);
 }
 
 /// Step `i` of a round; A, B, C, D stand at `[a, b, c, d]` of each state.

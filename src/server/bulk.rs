@@ -11,7 +11,7 @@ use super::{
     disk::{self, Disk, Held, Ticket},
 };
 use crate::{
-    digest::Engine,
+    digest::{Buffer, Engine},
     limits::{CHUNK_BYTES, LOOP_BUFFERS, PENDING_INPUT_BYTES_MAX, SHARED_CHUNK_BYTES},
     session::{
         ChunkJobs, LeafJob, Md5Job, Outgoing, Piece, Read, Settled, Violation, Wants, run_together,
@@ -39,15 +39,14 @@ const COLD_BYTES_MIN: usize = 64 << 10;
 /// The buffers of the loop.
 #[derive(Debug)]
 pub(super) struct Buffers {
-    bytes: Vec<u8>,
+    bytes: Buffer,
 }
 
 const BUFFER_BYTES: usize = CHUNK_BYTES + PENDING_INPUT_BYTES_MAX + STAGGER_BYTES;
 
 impl Buffers {
     pub(super) fn new() -> Self {
-        // Zeroed memory is not there before it is touched: a server without load stays small.
-        Self { bytes: vec![0; LOOP_BUFFERS * BUFFER_BYTES] }
+        Self { bytes: Buffer::new(LOOP_BUFFERS * BUFFER_BYTES) }
     }
 
     /// All of them, to be filled.
@@ -60,6 +59,8 @@ impl Buffers {
 #[derive(Debug)]
 pub(super) struct Load {
     work: Work,
+    /// Where in the buffer.
+    start: usize,
     leaves: Vec<LeafJob>,
     md5: Option<Md5Job>,
     /// Bytes read, for the budget.
@@ -122,7 +123,7 @@ pub(super) fn gather(
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(SHARED_CHUNK_BYTES);
     let bytes = read_file(turn, connection, Read { offset, length }, buffer)?;
     let md5 = connection.session.md5_job(0..bytes);
-    Some(Load { work: Work::Hash, leaves: Vec::new(), md5, bytes })
+    Some(Load { work: Work::Hash, start: 0, leaves: Vec::new(), md5, bytes })
 }
 
 /// The kept input and what the line has, and whether that is all that there is room for. `None` if it
@@ -147,6 +148,8 @@ fn receive(
 }
 
 fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
+    let start = connection.session.incoming()?.skew();
+    let buffer = buffer.get_mut(start..)?;
     let (have, filled) = receive(turn, connection, buffer)?;
     let (mut pieces, mut leaves) = (Vec::new(), Vec::new());
     let incoming = connection.session.incoming()?;
@@ -163,7 +166,7 @@ fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8])
         Err(violation) => (have, Some(violation)),
     };
     let work = Work::Received(Received { pieces, taken, have, filled, violation });
-    Some(Load { work, leaves, md5, bytes: have })
+    Some(Load { work, start, leaves, md5, bytes: have })
 }
 
 fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8]) -> Option<Load> {
@@ -185,7 +188,7 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
         let outgoing = connection.session.outgoing()?;
         outgoing.read_to_check(read, 0..have, &mut leaves);
         let md5 = outgoing.md5_job(read.offset, 0..have);
-        return Some(Load { work: Work::Check, leaves, md5, bytes: have });
+        return Some(Load { work: Work::Check, start: 0, leaves, md5, bytes: have });
     }
     let read = send?;
     let length = read.length.min(turn.chunk_bytes);
@@ -195,7 +198,8 @@ fn gather_outgoing(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8
     let outgoing = connection.session.outgoing()?;
     outgoing.read_to_send(read, 0..have, &mut leaves);
     let md5 = outgoing.md5_job(read.offset, 0..have);
-    Some(Load { work: Work::Send(Read { length: have, ..read }), leaves, md5, bytes: have })
+    let work = Work::Send(Read { length: have, ..read });
+    Some(Load { work, start: 0, leaves, md5, bytes: have })
 }
 
 /// Reads from what the connection holds. `None` if it has to be fetched, or failed: then the
@@ -281,15 +285,16 @@ pub(super) fn hash<'a>(
     loads: impl Iterator<Item = (&'a mut Option<Load>, &'a [u8])>,
 ) {
     let chunks = loads.filter_map(|(load, chunk)| {
-        let Load { leaves, md5, .. } = load.as_mut()?;
-        Some(ChunkJobs { leaves, md5: md5.as_mut(), chunk })
+        let Load { start, leaves, md5, .. } = load.as_mut()?;
+        Some(ChunkJobs { leaves, md5: md5.as_mut(), chunk: chunk.get(*start..)? })
     });
     run_together(engine, &mut chunks.collect::<Vec<_>>());
 }
 
 /// Takes a hashed chunk to its file or its line.
 pub(super) fn apply(connection: &mut Connection, load: Load, buffer: &[u8], now: Instant) -> Moved {
-    let Load { work, leaves, md5, bytes } = load;
+    let Load { work, start, leaves, md5, bytes } = load;
+    let buffer = buffer.get(start..).unwrap_or_default();
     match work {
         Work::Received(Received { pieces, taken, have, filled, violation }) => {
             let written = apply_received(connection, pieces, leaves, md5, buffer, now);

@@ -185,6 +185,13 @@ impl Incoming {
         self.parser.next_read_bytes(most, self.rhythm)
     }
 
+    /// How far behind the start of a [`Buffer`](crate::digest::Buffer) the next bytes belong, so that
+    /// the blocks of the data in them are its lines. Less than 64.
+    #[must_use]
+    pub fn skew(&self) -> usize {
+        self.parser.skew(self.tail.position(), self.rhythm)
+    }
+
     /// Splits as much of `input` as there are frames: pieces in their order, and the jobs to hash
     /// their data. Returns how many bytes to consume; what is behind the end of the round stays.
     ///

@@ -9,6 +9,9 @@ use crate::{
 /// A digest and its header.
 const DIGEST_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 16;
 
+/// A line of a [`Buffer`](crate::digest::Buffer).
+const LINE_BYTES: u64 = 64;
+
 /// Where parsing stands.
 #[derive(Debug)]
 pub(super) enum Parser {
@@ -45,14 +48,31 @@ impl Parser {
         }
     }
 
+    /// How many bytes that are no data of the file come before the next that are, most likely.
+    fn lead_bytes(&self, rhythm: Rhythm) -> usize {
+        match self {
+            Self::Header(have) => {
+                let digest = if rhythm.awaits_digest { DIGEST_FRAME_BYTES } else { 0 };
+                (digest + FRAME_HEADER_BYTES).saturating_sub(have.len())
+            }
+            Self::Payload { header, bytes } => {
+                (header.length as usize).saturating_sub(bytes.len()) + FRAME_HEADER_BYTES
+            }
+            Self::Data { .. } | Self::Ended => 0,
+        }
+    }
+
+    /// See [`Incoming::skew`](super::Incoming::skew). The next data is at `position` of the file.
+    pub(super) fn skew(&self, position: u64, rhythm: Rhythm) -> usize {
+        let lead = self.lead_bytes(rhythm) as u64;
+        usize::try_from(position.wrapping_sub(lead) % LINE_BYTES).unwrap_or(0)
+    }
+
     /// See [`Incoming::next_read_bytes`](super::Incoming::next_read_bytes).
     pub(super) fn next_read_bytes(&self, most: usize, rhythm: Rhythm) -> usize {
         let leaf = usize::try_from(LEAF_BYTES).unwrap_or(usize::MAX);
         match self {
-            Self::Header(have) => {
-                let digest = if rhythm.awaits_digest { DIGEST_FRAME_BYTES } else { 0 };
-                (digest + FRAME_HEADER_BYTES).saturating_sub(have.len()) + most
-            }
+            Self::Header(_) | Self::Payload { .. } => self.lead_bytes(rhythm) + most,
             Self::Data { offset, left } => {
                 let at = usize::try_from(*offset % LEAF_BYTES).unwrap_or(0);
                 let (beyond, left) = ((at + most) % leaf, *left as usize);
@@ -67,10 +87,6 @@ impl Parser {
                     let beyond = if behind >= leaf { behind % leaf } else { 0 };
                     left + FRAME_HEADER_BYTES + behind - beyond
                 }
-            }
-            Self::Payload { header, bytes } => {
-                let left = (header.length as usize).saturating_sub(bytes.len());
-                left + FRAME_HEADER_BYTES + most
             }
             Self::Ended => most,
         }

@@ -14,7 +14,7 @@ use super::{
     sys,
 };
 use crate::{
-    digest::{Engine, LEAF_BYTES, SEGMENT_BYTES, TreeHasher, segment_digest},
+    digest::{Buffer, Engine, LEAF_BYTES, SEGMENT_BYTES, TreeHasher, segment_digest},
     limits::CHUNK_BYTES,
     progress::{Progress, segment_length},
 };
@@ -105,7 +105,7 @@ fn check_again(
     durable: &Progress,
 ) -> Result<(), StoreError> {
     let engine = Engine::new();
-    let mut buffer = vec![0; usize::try_from(SEGMENT_BYTES).unwrap_or(0)];
+    let mut buffer = Buffer::new(usize::try_from(SEGMENT_BYTES).unwrap_or(0));
     let mut read = |segment: u64, length: u64| {
         let length = usize::try_from(length).unwrap_or(buffer.len());
         let bytes = buffer.get_mut(..length).unwrap_or_default();
@@ -163,7 +163,7 @@ pub(super) fn is_as_committed(
         return Ok(ctime == now.ctime);
     }
     let (engine, mut hasher) = (Engine::new(), TreeHasher::new());
-    let (mut buffer, mut offset) = (vec![0; CHUNK_BYTES], 0);
+    let (mut buffer, mut offset) = (Buffer::new(CHUNK_BYTES), 0);
     loop {
         let have = read_full(file, offset, &mut buffer)?;
         hasher.update(&engine, buffer.get(..have).unwrap_or_default());
