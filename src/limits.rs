@@ -157,7 +157,7 @@ pub const UNSYNCED_UPLOAD_BYTES_MIN: u64 = 1 << 20;
 pub const HELD_BACK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// See [`HELD_BACK_INTERVAL`]: a leaf.
-pub const HELD_BACK_CHUNK_BYTES: usize = 64 << 10;
+pub const HELD_BACK_CHUNK_BYTES: usize = 32 << 10;
 
 /// A journal, in bytes: that of a file of 20 TiB. A longer one is not read.
 pub const JOURNAL_BYTES_MAX: u64 = 256 << 20;
@@ -175,7 +175,7 @@ pub const LOGIN_TRIES_MAX: u32 = 5;
 /// A peer that owes an answer: the offset of a transfer, or the verdict at its end.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 
-/// A stream in which no further leaf of 64 KiB came through. A byte now and then buys no time.
+/// A stream in which no further leaf of 32 KiB came through. A byte now and then buys no time.
 pub const STALL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A holder of a partial that was silent so long may be replaced by another client.
@@ -385,7 +385,7 @@ pub const PUT_BYTES_READY: usize = 256 << 10;
 /// Bytes of lines that a client sends ahead: half of what a server keeps behind a stream.
 pub const AHEAD_BYTES_MAX: usize = PENDING_INPUT_BYTES_MAX / 2;
 
-/// A file whose bytes a server holds in memory until it is verified: a leaf. Larger ones get a partial.
+/// A file whose bytes a server holds in memory until it is verified. Larger ones get a partial.
 pub const HELD_FILE_BYTES_MAX: usize = 64 << 10;
 
 /// Files of one connection that a server holds to make them durable together. It has as many of them
@@ -480,4 +480,4 @@ const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);
 const _: () = assert!(LISTING_BYTES_MAX + 3 * NAME_BYTES_MAX + 256 < PENDING_OUTPUT_BYTES_MAX);
 const _: () = assert!(AHEAD_BYTES_MAX > LINE_BYTES_MAX);
 const _: () = assert!(HELD_FILE_BYTES_MAX < HELD_BYTES_MAX);
-const _: () = assert!(HELD_FILE_BYTES_MAX as u64 == crate::digest::LEAF_BYTES);
+const _: () = assert!(HELD_BACK_CHUNK_BYTES as u64 == crate::digest::LEAF_BYTES);

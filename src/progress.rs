@@ -362,10 +362,10 @@ mod tests {
     fn the_frontier_is_whole_leaves_or_the_size() {
         let size = SEGMENT_BYTES + LEAF_BYTES + 5;
         assert_eq!(grown(size, 0).frontier(), 0);
-        assert_eq!(grown(size, 63).frontier(), 63 * LEAF_BYTES);
-        assert_eq!(grown(size, 65).frontier(), 65 * LEAF_BYTES);
-        assert_eq!(grown(size, 66).frontier(), size);
-        assert!(grown(size, 66).is_complete());
+        assert_eq!(grown(size, 127).frontier(), 127 * LEAF_BYTES);
+        assert_eq!(grown(size, 129).frontier(), 129 * LEAF_BYTES);
+        assert_eq!(grown(size, 130).frontier(), size);
+        assert!(grown(size, 130).is_complete());
     }
 
     #[test]
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn lowering_within_a_complete_segment_falls_to_its_start() {
-        let mut progress = grown(3 * SEGMENT_BYTES, 2 * 64 + 10);
+        let mut progress = grown(3 * SEGMENT_BYTES, 2 * 128 + 10);
         progress.lower(2 * SEGMENT_BYTES + 3 * LEAF_BYTES);
         assert_eq!(progress.frontier(), 2 * SEGMENT_BYTES + 3 * LEAF_BYTES);
         progress.lower(SEGMENT_BYTES + LEAF_BYTES);
@@ -393,7 +393,7 @@ mod tests {
             (SEGMENT_BYTES - 1, 0),
             (0, 0),
         ] {
-            let mut progress = grown(old, 66);
+            let mut progress = grown(old, 130);
             progress.resize(new);
             assert_eq!(progress.frontier(), frontier, "{new}");
         }
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_spoiled_segment_makes_the_root_unknown_until_it_came_again() {
-        let mut progress = grown(2 * SEGMENT_BYTES, 128);
+        let mut progress = grown(2 * SEGMENT_BYTES, 256);
         let root = progress.root();
         let first = progress.segments()[0];
         progress.spoil(0);
@@ -432,7 +432,7 @@ mod tests {
             Mark { leaves_from: 4, ..Mark::default() },
             Mark { bad: vec![0], ..Mark::default() },
             Mark { segments: vec![(1, digest(1))], segment_count: 2, ..Mark::default() },
-            Mark { leaves: vec![digest(0); 64], ..Mark::default() },
+            Mark { leaves: vec![digest(0); 128], ..Mark::default() },
         ] {
             assert_eq!(progress.apply(&bad), Err(MarkError), "{bad:?}");
             assert_eq!(progress, before);

@@ -18,7 +18,7 @@ from loads import Load
 BOUND_MILLIS = 5.0
 STREAMS = 64
 NAMES = 100_000
-PREFIX_BYTES, LEAF = 10 << 30, 64 << 10
+PREFIX_BYTES, LEAF = 10 << 30, 32 << 10
 # What a disk that hangs does before each of its calls.
 SLOW_CALLS = "fsync,fdatasync,openat,openat2,open,pread64,preadv2"
 SLOW_MICROS = 2_000_000

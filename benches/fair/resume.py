@@ -11,7 +11,7 @@ from load import FRAME, HEADER, SEGMENT, SEGMENT_DIGEST, ZEROS
 from relay import Relay
 
 BOUND_MILLIS = 50
-LEAF = 64 << 10
+LEAF = 32 << 10
 ROUNDS = 5
 # What a receiver may read of a resume's files: the journal, of 16 bytes for each leaf and some
 # more for each segment; and what a process reads as it starts.

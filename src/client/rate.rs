@@ -74,9 +74,9 @@ mod tests {
     #[test]
     fn a_rate_is_shared_by_no_more_lines_than_it_keeps_going() {
         let most = |bytes_per_s| RateLimit::new(bytes_per_s).connections_max();
-        assert_eq!(most(RATE_BYTES_MIN), 1);
-        assert_eq!(most(8 << 10), 3);
-        assert_eq!(most(50 << 10), 23);
+        assert_eq!(most(RATE_BYTES_MIN), 3);
+        assert_eq!(most(8 << 10), 7);
+        assert_eq!(most(50 << 10), 46);
         assert!(most(u64::MAX) > 1000);
     }
 }

@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_of_a_buffer_are_the_md5_of_its_64_kib_blocks() {
+    fn leaves_of_a_buffer_are_the_md5_of_its_32_kib_blocks() {
         let leaf = LEAF_LEN;
         let buffer = stream(3, 51 * leaf);
         let lengths = [0, 1, leaf - 1, leaf, leaf + 1, 2 * leaf, 7 * leaf + 63, 16 * leaf];

@@ -2,7 +2,7 @@
 //! many of them at once.
 //!
 //! One MD5 is a chain and cannot be made faster than one core turns it; MD5 of independent blocks
-//! runs in SIMD lanes and costs next to nothing. So a file is verified by a tree over 64 KiB blocks
+//! runs in SIMD lanes and costs next to nothing. So a file is verified by a tree over 32 KiB blocks
 //! ([`tree`]), whose leaves the [`Engine`] hashes for all connections of a turn together. Only who
 //! asks for it pays for the plain MD5 of the whole file ([`FileMd5`]); it takes a lane beside them.
 //!
@@ -44,16 +44,16 @@ use self::simd as backend;
 pub use self::tree::{RootHasher, SegmentLeaves, Tree, TreeHasher, segment_digest};
 
 /// Bytes under one leaf of the tree.
-pub const LEAF_BYTES: u64 = 65_536;
+pub const LEAF_BYTES: u64 = 32_768;
 
 /// Bytes under one segment digest: the unit that is checked, journalled and sent again.
 pub const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Leaves under one segment digest.
-pub const LEAVES_PER_SEGMENT: usize = 64;
+pub const LEAVES_PER_SEGMENT: usize = 128;
 
 /// [`LEAF_BYTES`] for slices in memory.
-const LEAF_LEN: usize = 65_536;
+const LEAF_LEN: usize = 32_768;
 
 const _: () = {
     assert!(LEAF_LEN as u64 == LEAF_BYTES);

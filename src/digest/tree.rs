@@ -3,9 +3,9 @@
 //!
 //! Definition, to the byte:
 //!
-//! - A *leaf* is the MD5 of 64 KiB (65,536 bytes) of the file. Leaves lie side by side from its
+//! - A *leaf* is the MD5 of 32 KiB (32,768 bytes) of the file. Leaves lie side by side from its
 //!   first byte; only the last may be shorter, and none is empty.
-//! - A *segment* is 4 MiB (4,194,304 bytes) of the file, 64 leaves; only the last may be shorter,
+//! - A *segment* is 4 MiB (4,194,304 bytes) of the file, 128 leaves; only the last may be shorter,
 //!   and none is empty. Its digest is the MD5 of its leaf digests in the order of the file, each
 //!   as its 16 raw bytes, nothing between or after them.
 //! - The *root* is the MD5 of all segment digests in the order of the file, each as its 16 raw
@@ -149,7 +149,7 @@ impl TreeHasher {
     }
 }
 
-/// Leaf digests of one segment, put together in any order. About 1 KiB, no heap.
+/// Leaf digests of one segment, put together in any order. About 2 KiB, no heap.
 #[derive(Clone, Debug)]
 pub struct SegmentLeaves {
     leaves: [Option<Md5Digest>; LEAVES_PER_SEGMENT],
@@ -240,17 +240,17 @@ mod tests {
         let vectors = [
             (vec![], "7dea362b3fac8e00956a4952a3d4f474"),
             (b"a".to_vec(), "74c0a353e46e16e00f34d625ad97f655"),
-            (vec![0; LEAF_LEN], "60f3f1f0dcbb5704217cf040e630052a"),
-            (vec![0; LEAF_LEN + 1], "01172187e725d623033fab1714d212d8"),
-            (vec![0; SEGMENT_LEN], "e0032cff0752f77830e58eddb0d1f8dd"),
-            (pattern(SEGMENT_LEN + 1), "210e9852d50b882f6353533378a14a1c"),
-            (pattern(9 * 1024 * 1024 + 12_345), "bedc3b345575fdcc46828f6eeefe1659"),
+            (vec![0; LEAF_LEN], "62ff043dec2e25a935b522fb9056d619"),
+            (vec![0; LEAF_LEN + 1], "066b647ce6439aa6e52b5ba9d24ef60d"),
+            (vec![0; SEGMENT_LEN], "3b8165f738b41686bed6af234d8a7c9a"),
+            (pattern(SEGMENT_LEN + 1), "77a8639b170b9ca3079774424b277351"),
+            (pattern(9 * 1024 * 1024 + 12_345), "d2f5defd0bb2631d3735021a31609c51"),
         ];
         for (bytes, root) in vectors {
             let expected = Tree { root: root.parse().unwrap(), length: bytes.len() as u64 };
             for engine in [Engine::new(), Engine::scalar()] {
                 assert_eq!(tree_in_pieces(&engine, &bytes, &[]), expected);
-                assert_eq!(tree_in_pieces(&engine, &bytes, &[1, 65_535, 1 << 20]), expected);
+                assert_eq!(tree_in_pieces(&engine, &bytes, &[1, 32_767, 1 << 20]), expected);
             }
         }
     }
@@ -262,7 +262,7 @@ mod tests {
         let segments: Vec<_> = hasher.segments().iter().map(Md5Digest::to_string).collect();
         assert_eq!(
             segments,
-            ["4f7f91c1b122aa0309e86a37eec96ca6", "1edd0bdb4c008522e3d6d82a8c3125b8"]
+            ["6b98fbda312c59602087be37d9a2eef8", "b5fbdb4ef979f0cc769c2418e35674cd"]
         );
         assert_eq!(
             segment_digest(&[Md5Digest::of(b"a")]).to_string(),
@@ -323,8 +323,8 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_has_a_leaf_for_each_64_kib_begun() {
-        for (len, leaves) in [(1, 1), (LEAF_BYTES, 1), (LEAF_BYTES + 1, 2), (SEGMENT_BYTES, 64)] {
+    fn a_segment_has_a_leaf_for_each_32_kib_begun() {
+        for (len, leaves) in [(1, 1), (LEAF_BYTES, 1), (LEAF_BYTES + 1, 2), (SEGMENT_BYTES, 128)] {
             let mut segment = SegmentLeaves::new(len);
             for index in 0..leaves {
                 assert_eq!(segment.complete(), None, "{len} bytes");
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_in_progress_takes_little_over_1_kib() {
-        assert!(size_of::<SegmentLeaves>() <= 1_100);
+    fn a_segment_in_progress_takes_little_over_2_kib() {
+        assert!(size_of::<SegmentLeaves>() <= 2_200);
     }
 }

@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_is_saved_lies_at_the_last_leaf_within_the_limit() {
-        let track = followed(&vec![1; SEGMENT_LEN + 3 * 65_536 + 7]);
+        let track = followed(&vec![1; SEGMENT_LEN + 3 * 32_768 + 7]);
         let saved = |limit| track.saved(limit).map(|saved| saved.position);
         assert_eq!(saved(u64::MAX), Some(SEGMENT_BYTES + 3 * LEAF_BYTES));
         assert_eq!(saved(SEGMENT_BYTES + LEAF_BYTES), Some(SEGMENT_BYTES));

@@ -43,7 +43,7 @@ pub enum OfferError {
     /// Beyond the end of the file.
     #[error("offset beyond the end")]
     BeyondEnd,
-    /// Neither a multiple of 64 KiB nor the size.
+    /// Neither a multiple of 32 KiB nor the size.
     #[error("offset is not at a leaf")]
     NotAtLeaf,
     /// Segments that the file does not have.

@@ -4,7 +4,7 @@
 //! version than is asked for, or that has a bit flipped is as good as none, and is removed.
 //!
 //! A file is a line that says of which version it is, a byte that says what follows (1: the MD5,
-//! 2: the digests of all segments), these, and the MD5 over all that stands before it.
+//! 4: the digests of all segments), these, and the MD5 over all that stands before it.
 
 use std::{
     os::fd::OwnedFd,
@@ -32,7 +32,8 @@ use crate::{
 };
 
 const HAS_MD5: u8 = 1;
-const HAS_SEGMENTS: u8 = 2;
+/// 2 stood for digests over leaves of another length.
+const HAS_SEGMENTS: u8 = 4;
 
 /// The folder.
 #[derive(Debug)]

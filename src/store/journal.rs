@@ -17,7 +17,7 @@ use crate::{
 const CHECK_BYTES: usize = 8;
 
 /// Version of the format: a journal of another one is started anew.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,7 +355,7 @@ mod tests {
         };
         write(open(1, size));
         for step in 0..3_u64 {
-            for leaf in 0..30 {
+            for leaf in 0..60 {
                 progress.push_leaf(Md5Digest::of(&[u8::try_from(leaf * step).unwrap()]));
             }
             write(Record::Mark { durable: step == 1, mark: progress.take_mark() });
@@ -370,8 +370,8 @@ mod tests {
     fn a_whole_journal_gives_everything_back() {
         let (bytes, positions) = sample();
         let replay = replay(&bytes).unwrap();
-        assert_eq!(replay.progress.frontier(), 90 * LEAF_BYTES);
-        assert_eq!(replay.durable.frontier(), 60 * LEAF_BYTES);
+        assert_eq!(replay.progress.frontier(), 180 * LEAF_BYTES);
+        assert_eq!(replay.durable.frontier(), 120 * LEAF_BYTES);
         assert!(replay.progress.bad().contains(&0));
         assert_eq!(replay.epoch, 2);
         assert_eq!(replay.end, *positions.last().unwrap());

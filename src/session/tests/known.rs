@@ -107,7 +107,7 @@ fn what_is_known_is_not_hashed_and_the_receiver_verifies_it_all_the_same() {
 fn what_the_receiver_has_is_neither_read_nor_hashed() {
     let source = source();
     // Within a segment, at the start of one, and at the end of the file.
-    for leaves in [1, 63, 64, 65, 3 * 64, SIZE.div_ceil(LEAF_BYTES)] {
+    for leaves in [1, 127, 128, 129, 3 * 128, SIZE.div_ceil(LEAF_BYTES)] {
         let mut receiver = Receiver::with(&source, leaves);
         let sending = transfer(&source, &mut receiver, &digests_of(&source), DigestChoice::Tree);
         assert!(receiver.disk.bytes == source, "{leaves}");
@@ -149,12 +149,12 @@ fn only_what_is_not_known_is_hashed_and_it_is_learned() {
 #[test]
 fn a_byte_that_the_line_spoiled_does_not_disprove_what_is_known() {
     let source = source();
-    let mut receiver = Receiver::with(&source, 2 * 64);
+    let mut receiver = Receiver::with(&source, 2 * 128);
     receiver.progress = {
         let mut spoiled = source.clone();
         spoiled[5] ^= 1;
         receiver.disk.write(0, &spoiled[..at(2 * SEGMENT_BYTES)]);
-        progress_of(&spoiled, 2 * 64)
+        progress_of(&spoiled, 2 * 128)
     };
     let sending = transfer(&source, &mut receiver, &digests_of(&source), DigestChoice::TreeAndMd5);
     assert!(receiver.disk.bytes == source);
@@ -188,7 +188,7 @@ fn one_digest_that_is_wrong_takes_the_belief_from_all_others() {
     source[5] ^= 1;
     source[at(SIZE) - 1] ^= 1;
     for digest in [DigestChoice::Tree, DigestChoice::TreeAndMd5] {
-        let mut receiver = Receiver::with(&before, 2 * 64);
+        let mut receiver = Receiver::with(&before, 2 * 128);
         let sending = transfer(&source, &mut receiver, &digests_of(&before), digest);
         assert!(receiver.disk.bytes == source, "a mixture of two versions");
         assert_eq!(sending.bad, BTreeSet::from([0, 3]));

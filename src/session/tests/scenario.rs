@@ -270,7 +270,7 @@ pub(super) fn knowing(size: u64, digests: FileDigests) -> Outcome {
 /// What there is of a file when its first bytes have been received.
 pub(super) fn progress_of(source: &[u8], leaves: u64) -> Progress {
     let mut progress = Progress::new(source.len() as u64);
-    for leaf in source.chunks(65_536).take(at(leaves)) {
+    for leaf in source.chunks(32_768).take(at(leaves)) {
         progress.push_leaf(Md5Digest::of(leaf));
     }
     progress

@@ -73,8 +73,8 @@ fn an_empty_file_has_an_end_to_be_sent() {
 
 #[test]
 fn a_wrong_offset_of_a_put_is_refused_once_and_its_frames_are_passed_over() {
-    let source = vec![0; 3 * 65_536];
-    for (line, code) in [("426 offset=65536", "400"), ("426", "400"), ("312", "416")] {
+    let source = vec![0; 3 * 32_768];
+    for (line, code) in [("426 offset=32768", "400"), ("426", "400"), ("312", "416")] {
         let mut scenario = Scenario::to_await_offset_put(progress_of(&source, 2));
         scenario.line(line);
         let said = scenario.said();
@@ -110,7 +110,7 @@ fn what_was_committed_before_is_agreed_upon_without_a_stream() {
 
 #[test]
 fn bad_segments_and_tag_are_told_with_the_offset() {
-    let mut progress = progress_of(&vec![0; 9 << 20], 130);
+    let mut progress = progress_of(&vec![0; 9 << 20], 260);
     progress.spoil(1);
     let mut scenario = Scenario::new();
     scenario.line(&put_line(9 << 20, ""));

@@ -126,7 +126,7 @@ fn falling_back_does_not_bring_back_what_was_overwritten() {
     new.extend(&old[SEGMENT..]);
     let store = Store::new();
     let mut receiver = store.open(&upload("f", "a", &old));
-    receiver.receive(&old, 64).unwrap();
+    receiver.receive(&old, 128).unwrap();
     receiver.checkpoint().unwrap();
     drop(receiver);
 

@@ -135,7 +135,7 @@ fn what_is_kept_back_and_what_others_await_is_not_free() {
     let served = Root::serve(disk.path()).unwrap();
     let home = |name: &str| Arc::new(served.home(Path::new(name)).unwrap());
     let (ann, bob) = (home("ann"), home("bob"));
-    let source = bytes(31, 6 * LEAF);
+    let source = bytes(31, 12 * LEAF);
     let open = |root: &Arc<Root>, name: &str| {
         Partial::open(root, Place::Internal, upload(name, "a", &source), false)
     };

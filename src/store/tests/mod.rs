@@ -28,7 +28,7 @@ use crate::{
     wire::{Mtime, RemotePath},
 };
 
-const LEAF: usize = 64 << 10;
+const LEAF: usize = 32 << 10;
 const SEGMENT: usize = 4 << 20;
 
 fn path(bytes: impl AsRef<[u8]>) -> RemotePath {

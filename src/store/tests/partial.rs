@@ -357,7 +357,7 @@ fn a_journal_of_a_terabyte_is_replayed_in_a_moment() {
     encode(&open, &mut at, &mut bytes);
     let leaf = Md5Digest::of(b"leaf");
     for _ in 0..50_000 {
-        for _ in 0..2 * 64 {
+        for _ in 0..2 * 128 {
             progress.push_leaf(leaf);
         }
         let (durable, mark) = (true, progress.take_mark());

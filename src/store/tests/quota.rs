@@ -42,7 +42,7 @@ fn exactly_the_quota_is_fine_and_one_byte_more_is_refused_before_it_comes() {
             store.finish(&upload, &source).unwrap();
         } else {
             let error = store.try_open(&upload, false).unwrap_err();
-            let text = "1 byte more than the 64 KiB that this account may store";
+            let text = "1 byte more than the 32 KiB that this account may store";
             assert_eq!(error.to_string(), text);
             assert!(is_refused(store.try_open(&upload, true)));
             assert_eq!(fs::read_dir(store.at(".tow/partials")).unwrap().count(), 0);
