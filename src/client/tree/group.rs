@@ -24,7 +24,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{folder::timestamps, local::bytes, remote::GetFile, shared::Shared};
+use super::{folder::timestamps, held::File, local::bytes, remote::GetFile, shared::Shared};
 use crate::{
     client::ClientError,
     limits::{BUSY_PATIENCE, GROUP_BYTES_MAX, GROUP_FILES_MAX, GROUP_INTERVAL},

@@ -7,7 +7,6 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
 };
 
 use rustix::{
@@ -17,6 +16,7 @@ use rustix::{
 
 use super::{
     Skipped, TreeEvent,
+    held::{File, Tries},
     queue::{Step, Walk},
     shared::Shared,
 };
@@ -35,10 +35,7 @@ pub(super) struct PutFile {
     follow: bool,
     pub(super) remote: RemotePath,
     pub(super) shown: PathBuf,
-    /// How often it was tried, on a line that was whole.
-    pub(super) tries: u32,
-    /// Since when somebody else is writing it.
-    pub(super) busy_since: Option<Instant>,
+    tries: Tries,
     /// Whether it was sent on a line that broke: then the server may have it already.
     pub(super) sent: bool,
     /// Whether it is not to be sent ahead of its answer.
@@ -126,19 +123,9 @@ impl LocalWalk {
                 shared.tell(0, TreeEvent::Found { size: u64::try_from(stat.st_size).unwrap_or(0) });
                 let (dir, follow) = (Arc::clone(&level.dir), self.follow);
                 let remote = below(&level.remote, &name)?;
-                let (tries, sent, alone) = (0, false, false);
-                let busy_since = None;
-                Ok(Some(Step::File(PutFile {
-                    dir,
-                    name,
-                    follow,
-                    remote,
-                    shown,
-                    tries,
-                    busy_since,
-                    sent,
-                    alone,
-                })))
+                let (tries, sent, alone) = (Tries::default(), false, false);
+                let file = PutFile { dir, name, follow, remote, shown, tries, sent, alone };
+                Ok(Some(Step::File(file)))
             }
             FileType::Directory => {
                 let folder = self.look_into(level, &name, &shown);
@@ -248,6 +235,16 @@ impl Level {
             self.names.sort_unstable_by(|a, b| b.cmp(a));
         }
         Ok(self.names.pop())
+    }
+}
+
+impl File for PutFile {
+    fn shown(&self) -> PathBuf {
+        self.shown.clone()
+    }
+
+    fn tries(&mut self) -> &mut Tries {
+        &mut self.tries
     }
 }
 

@@ -5,36 +5,27 @@
 //! and what is answered go side by side: a server that has too many answers to give reads no further, and
 //! a client that does not read them meanwhile would wait for ever.
 
-use std::{collections::VecDeque, io::IoSlice, time::Instant};
+use std::{collections::VecDeque, io::IoSlice, path::Path};
 
 use super::{
-    TreeEvent,
+    held::Held,
     local::{LocalWalk, MakeDir, PutFile, bytes},
-    queue::{Next, Own, Queue},
-    shared::{OfJob, Shared},
+    queue::Next,
     small::{self, Stream},
-    worker::{Held, Worker},
+    worker::Worker,
 };
 use crate::{
-    client::{
-        Client, ClientError,
-        line::Line,
-        retry::{Again, Gain, sleep},
-    },
+    client::{ClientError, Observer, Transferred, line::Line, retry::Again},
     digest::{Engine, Md5Digest},
     limits::{
-        BUSY_PATIENCE, BUSY_PAUSE, FILE_TRIES_MAX, PUT_BYTES_AHEAD_MAX, PUT_BYTES_AHEAD_MIN,
-        PUT_BYTES_READY, PUTS_AHEAD_MAX, SMALL_FILE_BYTES,
+        PUT_BYTES_AHEAD_MAX, PUT_BYTES_AHEAD_MIN, PUT_BYTES_READY, PUTS_AHEAD_MAX, SMALL_FILE_BYTES,
     },
     store::Source,
     wire::{Code, Command, PutOffer, RemotePath, Reply},
 };
 
 pub(super) struct PutWorker<'a> {
-    client: &'a Client,
-    queue: &'a Queue<LocalWalk>,
-    shared: &'a Shared<'a>,
-    job: usize,
+    held: Held<'a, LocalWalk>,
     engine: Engine,
     /// Files that were sent, or are about to be; the answer to the first one comes next.
     ahead: VecDeque<Sent>,
@@ -45,17 +36,6 @@ pub(super) struct PutWorker<'a> {
     window_bytes: usize,
     /// What is to be sent.
     output: Vec<u8>,
-    /// Files to be tried once more.
-    again: VecDeque<PutFile>,
-    /// Files that somebody is writing, here or there: their turn comes when nothing else is left.
-    later: VecDeque<PutFile>,
-    /// One that has to wait until nothing is awaited.
-    alone: Option<PutFile>,
-    /// A directory that is this worker's to make.
-    dir: Option<MakeDir>,
-    /// Files that this worker is done with.
-    done: u64,
-    had_line: bool,
 }
 
 /// A small file that is on its way.
@@ -75,45 +55,14 @@ enum Prepared {
 }
 
 impl<'a> PutWorker<'a> {
-    pub(super) fn new(
-        client: &'a Client,
-        queue: &'a Queue<LocalWalk>,
-        shared: &'a Shared<'a>,
-        job: usize,
-    ) -> Self {
+    pub(super) fn new(held: Held<'a, LocalWalk>) -> Self {
         Self {
-            client,
-            queue,
-            shared,
-            job,
+            held,
             engine: Engine::new(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             window_bytes: PUT_BYTES_AHEAD_MIN,
             output: Vec::new(),
-            again: VecDeque::new(),
-            later: VecDeque::new(),
-            alone: None,
-            dir: None,
-            done: 0,
-            had_line: false,
-        }
-    }
-
-    /// The connection in `line`, made if there is none.
-    fn open<'l>(&mut self, line: &'l mut Option<Line>) -> Result<&'l mut Line, ClientError> {
-        let open = self.client.open(line)?;
-        self.had_line = true;
-        Ok(open)
-    }
-
-    /// What was sent on a line that broke, and not answered, is sent again.
-    fn begin_anew(&mut self) {
-        self.output.clear();
-        (self.ahead_bytes, self.window_bytes) = (0, PUT_BYTES_AHEAD_MIN);
-        while let Some(mut sent) = self.ahead.pop_back() {
-            sent.file.sent = true;
-            self.again.push_front(sent.file);
         }
     }
 
@@ -140,32 +89,22 @@ impl<'a> PutWorker<'a> {
     /// The next small file, if there is one by now. Where nothing is awaited, what stands before
     /// it is done.
     fn take(&mut self, line: &mut Option<Line>) -> Result<Option<(Sent, Vec<u8>)>, ClientError> {
-        while self.alone.is_none() {
-            if let Some(dir) = self.dir.take() {
+        while self.held.alone.is_none() {
+            if let Some(dir) = self.held.to_do.take() {
                 self.make_dir(dir, line)?;
             }
-            let file = match self.again.pop_front() {
-                Some(file) => file,
-                None => {
-                    let own = match (self.ahead.is_empty(), self.later.is_empty()) {
-                        (false, _) => Own::Awaited,
-                        (true, false) => Own::Left,
-                        (true, true) => Own::Nothing,
-                    };
-                    match self.queue.next(own, self.shared, &self.client.options.stop)? {
-                        Next::File(file) => file,
-                        Next::Job(dir) => {
-                            self.dir = Some(dir);
-                            continue;
-                        }
-                        Next::NotNow | Next::End => return Ok(None),
-                    }
+            let file = match self.held.next(!self.ahead.is_empty())? {
+                Next::File(file) => file,
+                Next::Job(dir) => {
+                    self.held.to_do = Some(dir);
+                    continue;
                 }
+                Next::NotNow | Next::End => return Ok(None),
             };
             match self.prepare(&file) {
                 Ok(Prepared::Small(small)) => return Ok(Some(*small)),
-                Ok(Prepared::Large(file)) => self.alone = Some(file),
-                Err(error) => self.failed(file, &error),
+                Ok(Prepared::Large(file)) => self.held.alone = Some(file),
+                Err(error) => self.held.failed(file, &error),
             }
         }
         Ok(None)
@@ -185,7 +124,7 @@ impl<'a> PutWorker<'a> {
             let text = format!("{} changed while it was read", file.shown.display());
             return Err(ClientError::Unsettled(text));
         };
-        let digest = self.client.options.digest;
+        let digest = self.held.client.options.digest;
         let stream = small::stream(&content, digest, &self.engine);
         let no_stream = || ClientError::Broken("a stream without an end".to_owned());
         let Stream { frames, root } = stream.ok_or_else(no_stream)?;
@@ -194,7 +133,7 @@ impl<'a> PutWorker<'a> {
             size: identity.size,
             mtime: identity.mtime,
             tag: identity.tag(),
-            owner: self.client.owner,
+            owner: self.held.client.owner,
             digest,
             ahead: true,
         };
@@ -244,89 +183,38 @@ impl<'a> PutWorker<'a> {
         self.ahead_bytes -= length;
         self.window_bytes = (self.window_bytes + length).min(PUT_BYTES_AHEAD_MAX);
         if is_there {
-            self.done += 1;
+            self.held.done += 1;
             // One that this very call sent, whose verdict was lost with the line, was not there.
             let moved = (reply.code == Code::Identical || file.sent).then_some(size);
-            self.shared.done(self.job, bytes(&file.shown), size, moved);
+            self.held.shared.done(self.held.job, bytes(&file.shown), size, moved);
         } else if reply.code == Code::Differs {
             // Only what was spoiled need come again then.
             file.alone = true;
-            self.again.push_back(file);
+            self.held.again.push_back(file);
         } else if reply.code == Code::UnknownCommand {
-            self.failed(file, &ClientError::unexpected(&reply));
+            self.held.failed(file, &ClientError::unexpected(&reply));
         } else {
-            self.failed(file, &ClientError::from_reply(reply));
+            self.held.failed(file, &ClientError::from_reply(reply));
         }
         Ok(())
-    }
-
-    fn failed(&mut self, mut file: PutFile, error: &ClientError) {
-        if error.is_busy()
-            && file.busy_since.get_or_insert_with(Instant::now).elapsed() < BUSY_PATIENCE
-        {
-            self.later.push_back(file);
-            return;
-        }
-        file.tries += 1;
-        if file.tries < FILE_TRIES_MAX {
-            match error {
-                ClientError::Broken(_) => return self.again.push_back(file),
-                ClientError::Unsettled(_) => return self.later.push_back(file),
-                _ => {}
-            }
-        }
-        self.done += 1;
-        self.shared.failed(self.job, bytes(&file.shown), error);
     }
 
     /// Makes a directory; what is in it is passed over if it can't be.
     fn make_dir(&mut self, dir: MakeDir, line: &mut Option<Line>) -> Result<(), ClientError> {
-        let made = self.open(line).and_then(|line| make_dir(line, &dir.remote));
+        let made = self.held.open(line).and_then(|line| make_dir(line, &dir.remote));
         match made {
-            Ok(()) => self.queue.job_done(|walk| walk.made(dir)),
+            Ok(()) => self.held.queue.job_done(|walk| walk.made(dir)),
             Err(error) if error.is_of_one_file() => {
                 let name = dir.remote.to_string();
-                self.shared.folder_failed(self.job, name.as_bytes(), &error);
-                self.queue.job_done(|_| ());
+                self.held.shared.folder_failed(self.held.job, name.as_bytes(), &error);
+                self.held.queue.job_done(|_| ());
             }
             Err(error) => {
-                self.dir = Some(dir);
+                self.held.to_do = Some(dir);
                 return Err(error);
             }
         }
         Ok(())
-    }
-
-    /// Puts a file as [`Client::put`] does.
-    fn put_alone(&mut self, file: PutFile) -> Result<(), ClientError> {
-        self.shared.tell(self.job, TreeEvent::Begin { name: bytes(&file.shown) });
-        let mut observer = OfJob { shared: self.shared, job: self.job };
-        // The very file that is open, whatever has its name now.
-        let open = || Source::of_file(file.open()?);
-        let put = self.client.put_opened(
-            Again::AfterBreaks,
-            open,
-            &file.shown,
-            &file.remote,
-            &mut observer,
-        );
-        match put {
-            Ok(done) => {
-                self.done += 1;
-                // Its bytes were counted as they went.
-                let moved = (!done.unchanged).then_some(0);
-                self.shared.done(self.job, bytes(&file.shown), done.size, moved);
-                Ok(())
-            }
-            Err(error) if error.is_of_one_file() => {
-                self.failed(file, &error);
-                Ok(())
-            }
-            Err(error) => {
-                self.alone = Some(file);
-                Err(error)
-            }
-        }
     }
 }
 
@@ -353,44 +241,40 @@ fn make_dir(line: &mut Line, path: &RemotePath) -> Result<(), ClientError> {
     }
 }
 
-impl Worker for PutWorker<'_> {
+impl<'a> Worker<'a> for PutWorker<'a> {
     type Walk = LocalWalk;
 
-    fn attempt(&mut self, gain: &mut Gain) -> Result<(), ClientError> {
-        self.begin_anew();
-        let mut line = None;
-        loop {
-            gain.reached(self.done);
-            let more = self.fill(&mut line)?;
-            if !self.ahead.is_empty() {
-                let line = self.open(&mut line)?;
-                let exchanged = self.exchange(line, more);
-                gain.reached(self.done);
-                exchanged?;
-            } else if self.alone.is_some() {
-                self.open(&mut line)?;
-                line.take().into_iter().for_each(|line| self.client.keep(line));
-                if let Some(file) = self.alone.take() {
-                    self.put_alone(file)?;
-                }
-            } else if !self.later.is_empty() {
-                sleep(BUSY_PAUSE, &self.client.options.stop)?;
-                self.again.append(&mut self.later);
-            } else {
-                break;
-            }
+    fn held(&mut self) -> &mut Held<'a, LocalWalk> {
+        &mut self.held
+    }
+
+    fn take_back(&mut self) {
+        self.output.clear();
+        (self.ahead_bytes, self.window_bytes) = (0, PUT_BYTES_AHEAD_MIN);
+        while let Some(mut sent) = self.ahead.pop_back() {
+            sent.file.sent = true;
+            self.held.again.push_front(sent.file);
         }
-        line.into_iter().for_each(|line| self.client.keep(line));
-        Ok(())
     }
 
-    fn hand_over(&mut self) -> Held<LocalWalk> {
-        self.begin_anew();
-        let files = self.again.drain(..).chain(self.later.drain(..)).chain(self.alone.take());
-        (files.collect(), self.dir.take())
+    fn advance(&mut self, line: &mut Option<Line>) -> Result<bool, ClientError> {
+        let more = self.fill(line)?;
+        if self.ahead.is_empty() {
+            return Ok(false);
+        }
+        let line = self.held.open(line)?;
+        self.exchange(line, more)?;
+        Ok(true)
     }
 
-    fn had_line(&self) -> bool {
-        self.had_line
+    fn move_alone(
+        &mut self,
+        file: &PutFile,
+        shown: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Transferred, ClientError> {
+        // The very file that is open, whatever has its name now.
+        let open = || Source::of_file(file.open()?);
+        self.held.client.put_opened(Again::AfterBreaks, open, shown, &file.remote, observer)
     }
 }

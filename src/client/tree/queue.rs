@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{shared::Shared, worker::Held};
+use super::shared::Shared;
 use crate::client::{ClientError, Stop};
 
 /// A walk over a tree, depth first.
@@ -165,13 +165,16 @@ impl<W: Walk> Queue<W> {
         self.changed.notify_all();
     }
 
-    /// A worker leaves, if there is another one to do what it `held`. Says whether there is.
-    pub(super) fn leave_to_others(&self, held: impl FnOnce() -> Held<W>) -> bool {
+    /// A worker leaves, if there is another one to do what it hands over. Says whether there is.
+    pub(super) fn leave_to_others(
+        &self,
+        hand_over: impl FnOnce() -> (Vec<W::File>, Option<W::Job>),
+    ) -> bool {
         let mut state = self.state();
         if state.workers <= 1 {
             return false;
         }
-        let (files, job) = held();
+        let (files, job) = hand_over();
         state.returned.extend(files);
         if job.is_some() {
             (state.waiting, state.running) = (job, false);
