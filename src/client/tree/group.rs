@@ -129,8 +129,7 @@ impl Drop for Group<'_> {
 fn commit(job: usize, files: Vec<Received>, shared: &Shared<'_>) {
     let fail = |file: &GetFile, error| {
         let shown = file.shown();
-        let error = ClientError::Local { what: shown.display().to_string(), error };
-        shared.failed(job, bytes(&shown), &error);
+        shared.failed(job, bytes(&shown), &ClientError::local(&shown, error));
     };
     let (mut written, mut busy) = (Vec::new(), Vec::new());
     for received in files {

@@ -143,18 +143,16 @@ impl RemoteWalk {
         let remote = below(&level.path, &entry.name)?;
         // One name, and one that the store takes: `list_page` has seen to slashes and dots.
         let name = RemotePath::new(&entry.name)?;
-        let what = || level.folder.shown.join(os(&entry.name)).display().to_string();
+        let local = |error| ClientError::local(&level.folder.shown.join(os(&entry.name)), error);
         if name.as_bytes() != entry.name {
-            let error = StoreError::WrongKind("no file may come with this name");
-            return Err(ClientError::Local { what: what(), error });
+            return Err(local(StoreError::WrongKind("no file may come with this name")));
         }
         if entry.kind == 'd' {
             if depth >= TREE_DEPTH_MAX {
-                let error = StoreError::WrongKind("too many folders within one another");
-                return Err(ClientError::Local { what: what(), error });
+                return Err(local(StoreError::WrongKind("too many folders within one another")));
             }
             let folder = level.folder.below(&entry.name, Some(entry.mtime));
-            let folder = folder.map_err(|error| ClientError::Local { what: what(), error })?;
+            let folder = folder.map_err(local)?;
             let (entries, next) = (Vec::new(), Some(0));
             self.levels.push(Level { path: remote, folder, entries, next });
             return Ok(None);
