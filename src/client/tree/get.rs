@@ -12,7 +12,6 @@ use super::{
     group::{Group, Received},
     held::{File, Held},
     local::bytes,
-    queue::Next,
     remote::{GetFile, List, Listed, RemoteWalk},
     small::{self, Streamed},
     worker::Worker,
@@ -56,7 +55,12 @@ impl<'a> GetWorker<'a> {
             && waiting < AHEAD_BYTES_MAX
             && self.held.alone.is_none()
         {
-            let Some(file) = self.next(line)? else {
+            let awaits = !self.ahead.is_empty();
+            if !awaits && self.held.is_empty() {
+                // It may have to wait for the others.
+                self.group.flush();
+            }
+            let Some(file) = self.next(line, awaits)? else {
                 break;
             };
             if file.folder.has(file.name.as_bytes(), file.size, file.mtime) {
@@ -80,54 +84,6 @@ impl<'a> GetWorker<'a> {
             return Ok(());
         }
         self.held.open(line)?.send(lines.as_bytes())
-    }
-
-    /// The next file to be asked for, if there is one by now.
-    fn next(&mut self, line: &mut Option<Line>) -> Result<Option<GetFile>, ClientError> {
-        loop {
-            // Comes up only where nothing is awaited, also after a break.
-            if let Some(list) = self.held.to_do.take() {
-                self.list(list, line)?;
-            }
-            let awaits = !self.ahead.is_empty();
-            if !awaits && self.held.is_empty() {
-                // It may have to wait for the others.
-                self.group.flush();
-            }
-            match self.held.next(awaits)? {
-                Next::File(file) => return Ok(Some(file)),
-                Next::Job(list) => self.held.to_do = Some(list),
-                Next::NotNow | Next::End => return Ok(None),
-            }
-        }
-    }
-
-    /// Reads a part of a listing.
-    fn list(&mut self, mut list: List, line: &mut Option<Line>) -> Result<(), ClientError> {
-        // What is there by now need not wait for what is listed.
-        self.group.flush();
-        let read = self.held.open(line).and_then(|line| list.read(line));
-        let listed = match read {
-            Ok(listed) => listed,
-            Err(error) if error.is_of_one_file() => {
-                // Nobody knows where the line stands.
-                *line = None;
-                list.tries += 1;
-                if matches!(error, ClientError::Unsettled(_)) && list.tries < FILE_TRIES_MAX {
-                    self.held.to_do = Some(list);
-                    return Err(ClientError::Broken(error.to_string()));
-                }
-                let name = list.path().as_bytes();
-                self.held.shared.folder_failed(self.held.job, name, &error);
-                Listed::default()
-            }
-            Err(error) => {
-                self.held.to_do = Some(list);
-                return Err(error);
-            }
-        };
-        self.held.queue.job_done(|walk| walk.listed(listed));
-        Ok(())
     }
 
     /// Takes the answer for the file that was asked for first.
@@ -203,6 +159,34 @@ impl<'a> Worker<'a> for GetWorker<'a> {
         }
     }
 
+    /// Reads a part of a listing.
+    fn do_job(&mut self, mut list: List, line: &mut Option<Line>) -> Result<(), ClientError> {
+        // What is there by now need not wait for what is listed.
+        self.group.flush();
+        let read = self.held.open(line).and_then(|line| list.read(line));
+        let listed = match read {
+            Ok(listed) => listed,
+            Err(error) if error.is_of_one_file() => {
+                // Nobody knows where the line stands.
+                *line = None;
+                list.tries += 1;
+                if matches!(error, ClientError::Unsettled(_)) && list.tries < FILE_TRIES_MAX {
+                    self.held.to_do = Some(list);
+                    return Err(ClientError::Broken(error.to_string()));
+                }
+                let name = list.path().as_bytes();
+                self.held.shared.folder_failed(self.held.job, name, &error);
+                Listed::default()
+            }
+            Err(error) => {
+                self.held.to_do = Some(list);
+                return Err(error);
+            }
+        };
+        self.held.queue.job_done(|walk| walk.listed(listed));
+        Ok(())
+    }
+
     fn advance(&mut self, line: &mut Option<Line>) -> Result<bool, ClientError> {
         if self.ahead.len() <= GETS_AHEAD_MAX / 2 {
             self.ask(line)?;
@@ -222,9 +206,7 @@ impl<'a> Worker<'a> for GetWorker<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
         self.group.flush();
-        let root = file.folder.root();
-        let what = || shown.display().to_string();
-        let root = root.map_err(|error| ClientError::Local { what: what(), error })?;
+        let root = file.folder.root().map_err(|error| ClientError::local(shown, error))?;
         let (root, name) = (&Arc::new(root), &file.name);
         let place = Destination { root, name, here: None, again: Again::AfterBreaks };
         self.held.client.get_beneath(&file.remote, place, shown, observer)

@@ -22,7 +22,7 @@ pub(super) trait File {
 }
 
 /// How a file fared so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Tries {
     /// How often it failed, on a line that was whole.
     failed: u32,

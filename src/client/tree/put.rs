@@ -9,9 +9,8 @@ use std::{collections::VecDeque, io::IoSlice, path::Path};
 
 use super::{
     held::Held,
-    local::{LocalWalk, MakeDir, PutFile, bytes},
-    queue::Next,
-    small::{self, Stream},
+    local::{Content, LocalWalk, MakeDir, PutFile, bytes},
+    small,
     worker::Worker,
 };
 use crate::{
@@ -20,7 +19,6 @@ use crate::{
     limits::{
         PUT_BYTES_AHEAD_MAX, PUT_BYTES_AHEAD_MIN, PUT_BYTES_READY, PUTS_AHEAD_MAX, SMALL_FILE_BYTES,
     },
-    store::Source,
     wire::{Code, Command, PutOffer, RemotePath, Reply},
 };
 
@@ -41,17 +39,16 @@ pub(super) struct PutWorker<'a> {
 /// A small file that is on its way.
 struct Sent {
     file: PutFile,
+    said: Said,
+}
+
+/// What was said of a file.
+struct Said {
     size: u64,
-    /// What is said of it, in bytes.
+    /// In bytes.
     length: usize,
     /// What the server has to find as well.
     root: Md5Digest,
-}
-
-enum Prepared {
-    /// A file, and all that is said of it.
-    Small(Box<(Sent, Vec<u8>)>),
-    Large(PutFile),
 }
 
 impl<'a> PutWorker<'a> {
@@ -72,62 +69,41 @@ impl<'a> PutWorker<'a> {
         if self.ahead.len() > PUTS_AHEAD_MAX / 2 || self.ahead_bytes > self.window_bytes / 2 {
             return Ok(false);
         }
-        while self.ahead.len() < PUTS_AHEAD_MAX && self.ahead_bytes < self.window_bytes {
+        while self.held.alone.is_none()
+            && self.ahead.len() < PUTS_AHEAD_MAX
+            && self.ahead_bytes < self.window_bytes
+        {
             if self.output.len() >= PUT_BYTES_READY {
                 return Ok(true);
             }
-            let Some((sent, bytes)) = self.take(line)? else {
+            let Some(file) = self.next(line, !self.ahead.is_empty())? else {
                 return Ok(false);
             };
-            self.ahead_bytes += sent.length;
-            self.output.extend_from_slice(&bytes);
-            self.ahead.push_back(sent);
+            match self.say(&file) {
+                Ok(Some(said)) => {
+                    self.ahead_bytes += said.length;
+                    self.ahead.push_back(Sent { file, said });
+                }
+                Ok(None) => self.held.alone = Some(file),
+                Err(error) => self.held.failed(file, &error),
+            }
         }
         Ok(false)
     }
 
-    /// The next small file, if there is one by now. Where nothing is awaited, what stands before
-    /// it is done.
-    fn take(&mut self, line: &mut Option<Line>) -> Result<Option<(Sent, Vec<u8>)>, ClientError> {
-        while self.held.alone.is_none() {
-            if let Some(dir) = self.held.to_do.take() {
-                self.make_dir(dir, line)?;
-            }
-            let file = match self.held.next(!self.ahead.is_empty())? {
-                Next::File(file) => file,
-                Next::Job(dir) => {
-                    self.held.to_do = Some(dir);
-                    continue;
-                }
-                Next::NotNow | Next::End => return Ok(None),
-            };
-            match self.prepare(&file) {
-                Ok(Prepared::Small(small)) => return Ok(Some(*small)),
-                Ok(Prepared::Large(file)) => self.held.alone = Some(file),
-                Err(error) => self.held.failed(file, &error),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Reads a file, if it is small.
-    fn prepare(&self, file: &PutFile) -> Result<Prepared, ClientError> {
+    /// Adds a small file to what is to be sent; `None` if it has to be moved alone.
+    fn say(&mut self, file: &PutFile) -> Result<Option<Said>, ClientError> {
         if file.alone {
-            return Ok(Prepared::Large(file.clone()));
+            return Ok(None);
         }
-        let local = |error| file.local_error(error);
-        let Some(content) = file.read(SMALL_FILE_BYTES).map_err(local)? else {
-            return Ok(Prepared::Large(file.clone()));
+        let content = file.read(SMALL_FILE_BYTES);
+        let content = content.map_err(|error| ClientError::local(&file.shown, error))?;
+        let Some(Content { identity, bytes }) = content else {
+            return Ok(None);
         };
-        let identity = content.identity;
-        let Some(content) = content.bytes else {
-            let text = format!("{} changed while it was read", file.shown.display());
-            return Err(ClientError::Unsettled(text));
-        };
+        let changed = || format!("{} changed while it was read", file.shown.display());
+        let bytes = bytes.ok_or_else(|| ClientError::Unsettled(changed()))?;
         let digest = self.held.client.options.digest;
-        let stream = small::stream(&content, digest, &self.engine);
-        let no_stream = || ClientError::Broken("a stream without an end".to_owned());
-        let Stream { frames, root } = stream.ok_or_else(no_stream)?;
         let offer = PutOffer {
             path: file.remote.clone(),
             size: identity.size,
@@ -137,11 +113,14 @@ impl<'a> PutWorker<'a> {
             digest,
             ahead: true,
         };
-        let mut bytes = format!("{}\n", Command::Put(offer).summed()).into_bytes();
-        bytes.extend_from_slice(&frames);
-        let (size, length) = (identity.size, bytes.len());
-        let sent = Sent { file: file.clone(), size, length, root };
-        Ok(Prepared::Small(Box::new((sent, bytes))))
+        let before = self.output.len();
+        self.output.extend(Command::Put(offer).summed().bytes());
+        self.output.push(b'\n');
+        let Some(root) = small::stream(&bytes, digest, &self.engine, &mut self.output) else {
+            self.output.truncate(before);
+            return Err(ClientError::Broken("a stream without an end".to_owned()));
+        };
+        Ok(Some(Said { size: identity.size, length: self.output.len() - before, root }))
     }
 
     /// Sends what the line takes, and reads what was answered. Does not wait for an answer if there
@@ -170,14 +149,15 @@ impl<'a> PutWorker<'a> {
         if reply.code.closes() {
             return Err(ClientError::from_reply(reply));
         }
-        let Some(root) = self.ahead.front().map(|sent| sent.root) else {
+        let Some(root) = self.ahead.front().map(|sent| sent.said.root) else {
             return Err(ClientError::unexpected(&reply));
         };
         let is_there = matches!(reply.code, Code::Identical | Code::NothingLeft);
         if is_there && reply.get::<Md5Digest>("root")? != root {
             return Err(ClientError::unexpected(&reply));
         }
-        let Some(Sent { mut file, size, length, .. }) = self.ahead.pop_front() else {
+        let Some(Sent { mut file, said: Said { size, length, .. } }) = self.ahead.pop_front()
+        else {
             return Ok(());
         };
         self.ahead_bytes -= length;
@@ -195,24 +175,6 @@ impl<'a> PutWorker<'a> {
             self.held.failed(file, &ClientError::unexpected(&reply));
         } else {
             self.held.failed(file, &ClientError::from_reply(reply));
-        }
-        Ok(())
-    }
-
-    /// Makes a directory; what is in it is passed over if it can't be.
-    fn make_dir(&mut self, dir: MakeDir, line: &mut Option<Line>) -> Result<(), ClientError> {
-        let made = self.held.open(line).and_then(|line| make_dir(line, &dir.remote));
-        match made {
-            Ok(()) => self.held.queue.job_done(|walk| walk.made(dir)),
-            Err(error) if error.is_of_one_file() => {
-                let name = dir.remote.to_string();
-                self.held.shared.folder_failed(self.held.job, name.as_bytes(), &error);
-                self.held.queue.job_done(|_| ());
-            }
-            Err(error) => {
-                self.held.to_do = Some(dir);
-                return Err(error);
-            }
         }
         Ok(())
     }
@@ -257,6 +219,24 @@ impl<'a> Worker<'a> for PutWorker<'a> {
         }
     }
 
+    /// Makes a directory; what is in it is passed over if it can't be.
+    fn do_job(&mut self, dir: MakeDir, line: &mut Option<Line>) -> Result<(), ClientError> {
+        let made = self.held.open(line).and_then(|line| make_dir(line, &dir.remote));
+        match made {
+            Ok(()) => self.held.queue.job_done(|walk| walk.made(dir)),
+            Err(error) if error.is_of_one_file() => {
+                let name = dir.remote.to_string();
+                self.held.shared.folder_failed(self.held.job, name.as_bytes(), &error);
+                self.held.queue.job_done(|_| ());
+            }
+            Err(error) => {
+                self.held.to_do = Some(dir);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     fn advance(&mut self, line: &mut Option<Line>) -> Result<bool, ClientError> {
         let more = self.fill(line)?;
         if self.ahead.is_empty() {
@@ -273,8 +253,7 @@ impl<'a> Worker<'a> for PutWorker<'a> {
         shown: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
-        // The very file that is open, whatever has its name now.
-        let open = || Source::of_file(file.open()?);
+        let open = || file.open();
         self.held.client.put_opened(Again::AfterBreaks, open, shown, &file.remote, observer)
     }
 }

@@ -7,7 +7,7 @@ use super::{
     TreeEvent,
     held::{File, Held},
     local::bytes,
-    queue::Walk,
+    queue::{Next, Walk},
     shared::OfJob,
 };
 use crate::{
@@ -30,6 +30,14 @@ pub(super) trait Worker<'a> {
     /// The line broke: what was said on it and not answered has to be said again.
     fn take_back(&mut self);
 
+    /// Does what has to be done before the walk goes on, and tells the walk; puts it back if the line
+    /// broke. Nothing is awaited on the line.
+    fn do_job(
+        &mut self,
+        job: <Self::Walk as Walk>::Job,
+        line: &mut Option<Line>,
+    ) -> Result<(), ClientError>;
+
     /// Says what may be said ahead, and takes an answer. Returns whether one was awaited.
     fn advance(&mut self, line: &mut Option<Line>) -> Result<bool, ClientError>;
 
@@ -41,6 +49,26 @@ pub(super) trait Worker<'a> {
         shown: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError>;
+
+    /// The next file, if there is one by now; what stands before it is done. `awaits` says whether
+    /// something is awaited on the line.
+    fn next(
+        &mut self,
+        line: &mut Option<Line>,
+        awaits: bool,
+    ) -> Result<Option<<Self::Walk as Walk>::File>, ClientError> {
+        loop {
+            // Comes up only where nothing is awaited, also after a break.
+            if let Some(job) = self.held().to_do.take() {
+                self.do_job(job, line)?;
+            }
+            match self.held().next(awaits)? {
+                Next::File(file) => return Ok(Some(file)),
+                Next::Job(job) => self.held().to_do = Some(job),
+                Next::NotNow | Next::End => return Ok(None),
+            }
+        }
+    }
 }
 
 /// Runs a worker to its end. One that gives up is no end of the tree while others go on, nor is one
@@ -180,6 +208,10 @@ mod tests {
         }
 
         fn take_back(&mut self) {}
+
+        fn do_job(&mut self, (): (), _: &mut Option<Line>) -> Result<(), ClientError> {
+            Ok(())
+        }
 
         fn advance(&mut self, _: &mut Option<Line>) -> Result<bool, ClientError> {
             if self.0.done == 100 {
