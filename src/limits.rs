@@ -435,7 +435,8 @@ pub const RATE_BYTES_MIN: u64 = 4 << 10;
 pub const WORKERS_MAX: usize = 64;
 
 /// What a worker may still have to tell one of its siblings that does not listen for now, in
-/// messages of some 100 bytes. Beyond it, all is forgotten, and told anew as it is then.
+/// messages of some 100 bytes, beside what it takes to tell how all stands. Beyond it, all is
+/// forgotten, and told anew as it is then.
 pub const SIBLING_BACKLOG_MAX: usize = 8192;
 
 /// A message between workers, in bytes: a name of a login, and what belongs to it.
