@@ -472,6 +472,9 @@ pub const WORKER_FAILURES_MAX: u32 = 5;
 /// The first pause before a worker is started that failed more than once in a row, doubled each time.
 pub const WORKER_BACKOFF: Duration = Duration::from_millis(100);
 
+/// When a worker is tried again that could not be started, for want of descriptors or memory.
+pub const WORKER_RETRY: Duration = Duration::from_secs(1);
+
 /// How long workers may take to go down before they are killed: their own deadline, and some more.
 pub const WORKERS_DEADLINE: Duration = Duration::from_millis(1200);
 

@@ -13,7 +13,9 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+    process::{
+        Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, prlimit,
+    },
 };
 use support::{
     PATIENCE, Ran, Raw, TestDir, Towd, Upload,
@@ -230,6 +232,25 @@ fn a_worker_that_is_killed_comes_back_and_others_are_not_disturbed() {
     again.send_first(&mut stays);
     tcp::wait_until_read(towd.addr());
     assert_eq!(again.offer(&mut new), format!("000 offset={SEGMENT_BYTES} tag=t"));
+}
+
+#[test]
+fn a_worker_that_cannot_be_started_for_now_is_started_later_and_the_others_go_on() {
+    let towd = Workers::start("2");
+    let [mut stays, ends] = towd.pair();
+    let (supervisor, before) = (Some(pid(towd.pid())), towd.started());
+    let all = getrlimit(Resource::Nofile).maximum;
+    let allow = |current| {
+        prlimit(supervisor, Resource::Nofile, Rlimit { current, maximum: all }).unwrap();
+    };
+    allow(Some(0));
+    kill_process(pid(towd.process_of(&ends)), Signal::KILL).unwrap();
+    let said = || towd.stderr().contains("can't be started for now");
+    assert!(wait_until(PATIENCE, said), "{}", towd.stderr());
+    assert_eq!(ask(&mut stays, "noop"), "200");
+    allow(all);
+    let (mut new, _) = towd.connect_beside(&before);
+    assert!(new.read_line().starts_with("220 "));
 }
 
 #[test]

@@ -102,13 +102,7 @@ impl Reactor {
     }
 
     /// Has small files stored together, but for those that another client is writing.
-    fn store_together(
-        &mut self,
-        token: Token,
-        id: JobId,
-        files: Vec<SmallFile>,
-        now: Instant,
-    ) {
+    fn store_together(&mut self, token: Token, id: JobId, files: Vec<SmallFile>, now: Instant) {
         let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
         let Some(home) = home else { return };
         let files = files.into_iter().map(|file| {
