@@ -35,7 +35,7 @@ pub(super) struct GetFile {
     pub(super) size: u64,
     /// As it was listed.
     pub(super) mtime: Mtime,
-    tries: Tries,
+    pub(super) tries: Tries,
     /// Whether it is not to be asked for ahead any more.
     pub(super) alone: bool,
 }
