@@ -435,7 +435,8 @@ pub const RATE_BYTES_MIN: u64 = 4 << 10;
 pub const WORKERS_MAX: usize = 64;
 
 /// What a worker may still have to tell one of its siblings that does not listen for now, in
-/// messages of some 100 bytes. Beyond it, all is forgotten, and told anew as it is then.
+/// messages of some 100 bytes, beside what it takes to tell how all stands. Beyond it, all is
+/// forgotten, and told anew as it is then.
 pub const SIBLING_BACKLOG_MAX: usize = 8192;
 
 /// A message between workers, in bytes: a name of a login, and what belongs to it.
@@ -470,6 +471,9 @@ pub const WORKER_FAILURES_MAX: u32 = 5;
 
 /// The first pause before a worker is started that failed more than once in a row, doubled each time.
 pub const WORKER_BACKOFF: Duration = Duration::from_millis(100);
+
+/// When a worker is tried again that could not be started, for want of descriptors or memory.
+pub const WORKER_RETRY: Duration = Duration::from_secs(1);
 
 /// How long workers may take to go down before they are killed: their own deadline, and some more.
 pub const WORKERS_DEADLINE: Duration = Duration::from_millis(1200);

@@ -5,12 +5,15 @@ use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use support::people::greeted;
 use support::proxy::{Cut, Direction, How, Plan, Proxy};
 use support::watch::{Watch, client, impatient, overhead, patient, remote};
-use support::{PATIENCE, Raw, TestDir, Towd, fresh_seed, random_file, same_bytes, tcp, wait_until};
+use support::{
+    PATIENCE, Raw, TestDir, Towd, Upload, fresh_seed, random_file, same_bytes, tcp, wait_until,
+};
 use towpath::client::{ClientError, Event, Options};
-use towpath::digest::{Engine, LEAF_BYTES, SEGMENT_BYTES, TreeHasher};
-use towpath::wire::{Code, DigestChoice, Frame, FrameHeader, FrameKind, frame_bytes};
+use towpath::digest::{LEAF_BYTES, SEGMENT_BYTES};
+use towpath::wire::{Code, DigestChoice};
 
 mod support;
 
@@ -79,77 +82,21 @@ fn a_download_over_a_line_that_went_silent_goes_on_over_another() {
     assert!(already >= there, "{already} of {there}");
 }
 
-/// A file of two segments, and the frames that carry it.
-struct Upload {
-    bytes: Vec<u8>,
-    hasher: TreeHasher,
-}
-
-impl Upload {
-    fn new(seed: u64) -> Self {
-        let mut bytes = vec![0; 8 << 20];
-        support::Rng::new(seed).fill(&mut bytes);
-        let mut hasher = TreeHasher::new();
-        hasher.update(&Engine::new(), &bytes);
-        Self { bytes, hasher }
-    }
-
-    fn size(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    /// Begins or continues, as the same client each time; returns the server's answer.
-    fn offer(&self, raw: &mut Raw) -> String {
-        raw.read_line();
-        let (size, owner) = (self.size(), "0123456789abcdef0123456789abcdef");
-        raw.send(format!("put /f size={size} mtime=5.000000000 tag=t owner={owner}\n"));
-        raw.read_line()
-    }
-
-    fn data(&self, from: u64, to: u64) -> Vec<u8> {
-        let range = usize::try_from(from).expect("it fits")..usize::try_from(to).expect("it fits");
-        let length = u32::try_from(range.len()).expect("it fits a frame");
-        let mut frame =
-            FrameHeader { kind: FrameKind::Data, length, offset: from }.to_bytes().to_vec();
-        frame.extend_from_slice(&self.bytes[range]);
-        frame
-    }
-
-    fn digests(&self) -> Vec<u8> {
-        let mut frames = Vec::new();
-        let tree = self.hasher.clone().finish();
-        let segments = self.bytes.chunks(4 << 20).map(|bytes| {
-            let mut hasher = TreeHasher::new();
-            hasher.update(&Engine::new(), bytes);
-            let mut leaves = Vec::new();
-            Engine::new().leaves(bytes, &mut leaves);
-            towpath::digest::segment_digest(&leaves)
-        });
-        for (segment, digest) in (0..).zip(segments) {
-            frames.extend(frame_bytes(&Frame::Segment { segment, digest }));
-        }
-        frames.extend(frame_bytes(&Frame::End { size: self.size(), root: tree.root, md5: None }));
-        frames
-    }
-}
-
 #[test]
 fn late_bytes_of_a_line_that_was_taken_over_touch_nothing() {
     let seed = fresh_seed();
     let towd = Towd::start(["-v"]);
-    let upload = Upload::new(seed);
-    let mut first = Raw::connect(towd.addr());
+    let upload = Upload::new("/f", seed);
+    let mut first = greeted(towd.addr());
     assert_eq!(upload.offer(&mut first), "402");
-    let size = upload.size();
-    first.send(format!("426 offset=0 length={size}\n"));
-    first.send(upload.data(0, SEGMENT_BYTES));
+    upload.send_first(&mut first);
     // Half of a frame: whatever comes next on this line would be the file's bytes.
-    let half = SEGMENT_BYTES + SEGMENT_BYTES / 2;
+    let (size, half) = (upload.size(), SEGMENT_BYTES + SEGMENT_BYTES / 2);
     let whole = upload.data(SEGMENT_BYTES, size);
     first.send(&whole[..whole.len() - usize::try_from(size - half).expect("it fits")]);
     tcp::wait_until_read(towd.addr());
 
-    let mut second = Raw::connect(towd.addr());
+    let mut second = greeted(towd.addr());
     assert_eq!(upload.offer(&mut second), format!("000 offset={half} tag=t"));
     // The first line may be closed already; what it says must not matter.
     let garbage = vec![0xa5; 4 << 20];
@@ -158,9 +105,7 @@ fn late_bytes_of_a_line_that_was_taken_over_touch_nothing() {
     second.send(upload.data(half, size));
     drop(first.stream().write_all(&garbage));
     assert!(first.closes_within(PATIENCE), "a line that was taken over stays open");
-    second.send(upload.digests());
-    let verdict = second.read_line();
-    assert!(verdict.starts_with("226 root="), "{verdict}");
+    upload.finish(&mut second);
     let there = fs::read(towd.root().join("f")).expect("the file is there");
     assert!(there == upload.bytes, "late bytes are in the file");
 }
@@ -171,12 +116,10 @@ fn another_client_is_told_busy_at_once_and_may_write_when_the_first_is_done() {
     let (towd, dir) = (Towd::start(["-q"]), TestDir::new());
     let other = dir.join("other");
     random_file(&other, SEGMENT_BYTES + 1, seed);
-    let upload = Upload::new(seed);
-    let mut first = Raw::connect(towd.addr());
+    let upload = Upload::new("/f", seed);
+    let mut first = greeted(towd.addr());
     assert_eq!(upload.offer(&mut first), "402");
-    let size = upload.size();
-    first.send(format!("426 offset=0 length={size}\n"));
-    first.send(upload.data(0, SEGMENT_BYTES));
+    upload.send_first(&mut first);
 
     let second = client(towd.addr(), patient(DigestChoice::Tree));
     let mut watch = Watch::quiet();
@@ -187,10 +130,7 @@ fn another_client_is_told_busy_at_once_and_may_write_when_the_first_is_done() {
     );
     assert_eq!(watch.attempts.len(), 1, "at once: {watch:?}");
 
-    first.send(upload.data(SEGMENT_BYTES, size));
-    first.send(upload.digests());
-    let verdict = first.read_line();
-    assert!(verdict.starts_with("226 root="), "{verdict}");
+    upload.send_rest(&mut first);
     assert!(fs::read(towd.root().join("f")).expect("it is there") == upload.bytes);
     second.put(&other, &remote("f"), &mut ()).expect("the first is done");
     assert!(same_bytes(&other, towd.root().join("f")));
@@ -204,8 +144,8 @@ fn two_servers_of_one_root_let_one_client_write_and_tell_the_other() {
     let one = Towd::start_in(&root, ["-q"]);
     let two = Towd::start_in(&root, ["-q"]);
     random_file(&other, SEGMENT_BYTES + 1, seed);
-    let upload = Upload::new(seed);
-    let mut first = Raw::connect(one.addr());
+    let upload = Upload::new("/f", seed);
+    let mut first = greeted(one.addr());
     assert_eq!(upload.offer(&mut first), "402");
     let second = client(two.addr(), patient(DigestChoice::Tree));
     let refused = second.put(&other, &remote("f"), &mut ());
@@ -213,13 +153,8 @@ fn two_servers_of_one_root_let_one_client_write_and_tell_the_other() {
         matches!(&refused, Err(ClientError::Refused(reply)) if reply.code == Code::Busy),
         "{refused:?}"
     );
-    let size = upload.size();
-    first.send(format!("426 offset=0 length={size}\n"));
-    first.send(upload.data(0, SEGMENT_BYTES));
-    first.send(upload.data(SEGMENT_BYTES, size));
-    first.send(upload.digests());
-    let verdict = first.read_line();
-    assert!(verdict.starts_with("226 root="), "{verdict}");
+    upload.send_first(&mut first);
+    upload.send_rest(&mut first);
     assert!(fs::read(root.join("f")).expect("it is there") == upload.bytes);
     // The lock goes with the last handle, behind the verdict.
     let again = || second.put(&other, &remote("f"), &mut ()).is_ok();

@@ -7,25 +7,26 @@ use std::{
     collections::BTreeSet,
     fs,
     ops::Deref,
+    path::Path,
     process::{Command, Stdio},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+    process::{
+        Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, prlimit,
+    },
 };
 use support::{
-    PATIENCE, Raw, Rng, TestDir, Towd, fresh_seed,
-    people::{House, ITERATIONS, PASSWORD, ask, begin, greeted, log_in_with, password},
+    PATIENCE, Ran, Raw, TestDir, Towd, Upload,
+    frames::offer,
+    fresh_seed,
+    people::{House, ITERATIONS, PASSWORD, ask, begin, greeted, log_in, log_in_with, password},
     proxy::{Cut, Direction, Plan, Proxy},
     random_file, run, same_bytes, tcp, wait_until,
     watch::{Watch, assert_goes_on, client, patient, remote},
 };
-use towpath::{
-    auth::ScramVerifier,
-    digest::{Engine, SEGMENT_BYTES, TreeHasher, segment_digest},
-    wire::{DigestChoice, Frame, FrameHeader, FrameKind, frame_bytes},
-};
+use towpath::{auth::ScramVerifier, digest::SEGMENT_BYTES, wire::DigestChoice};
 
 mod support;
 
@@ -105,6 +106,14 @@ impl Workers {
         assert!(second.read_line().starts_with("220 "));
         [first, second]
     }
+
+    /// The same of a user.
+    #[track_caller]
+    fn pair_of(&self, user: &str) -> [Raw; 2] {
+        let mut pair = self.pair();
+        pair.iter_mut().for_each(|peer| log_in(peer, user));
+        pair
+    }
 }
 
 /// The processes that a log says were started.
@@ -130,69 +139,16 @@ fn wait_for_end(process: u32) {
     assert_eq!(ended, 1, "process {process} is still there");
 }
 
-const OWNER: &str = "0123456789abcdef0123456789abcdef";
-
-/// A file of two segments, and the frames that carry it.
-struct Upload {
-    path: &'static str,
-    bytes: Vec<u8>,
+/// Offers an upload; the server's answer.
+fn put(peer: &mut Raw, path: &str, size: u64) -> String {
+    ask(peer, offer(path, size, "t").trim_end())
 }
 
-impl Upload {
-    fn new() -> Self {
-        Self::of("/f")
-    }
-
-    fn of(path: &'static str) -> Self {
-        let mut bytes = vec![0; 2 * usize::try_from(SEGMENT_BYTES).unwrap()];
-        Rng::new(fresh_seed()).fill(&mut bytes);
-        Self { path, bytes }
-    }
-
-    fn size(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    /// Begins or goes on; the server's answer.
-    fn offer(&self, raw: &mut Raw, owner: &str) -> String {
-        let (path, size) = (self.path, self.size());
-        ask(raw, &format!("put {path} size={size} mtime=5.000000000 tag=t owner={owner}"))
-    }
-
-    fn data(&self, from: u64, to: u64) -> Vec<u8> {
-        let range = usize::try_from(from).unwrap()..usize::try_from(to).unwrap();
-        let length = u32::try_from(range.len()).unwrap();
-        let header = FrameHeader { kind: FrameKind::Data, length, offset: from };
-        [&header.to_bytes()[..], &self.bytes[range]].concat()
-    }
-
-    fn digests(&self) -> Vec<u8> {
-        let (mut frames, mut tree) = (Vec::new(), TreeHasher::new());
-        tree.update(&Engine::new(), &self.bytes);
-        for (segment, bytes) in (0..).zip(self.bytes.chunks(4 << 20)) {
-            let mut leaves = Vec::new();
-            Engine::new().leaves(bytes, &mut leaves);
-            let digest = segment_digest(&leaves);
-            frames.extend(frame_bytes(&Frame::Segment { segment, digest }));
-        }
-        let root = tree.finish().root;
-        frames.extend(frame_bytes(&Frame::End { size: self.size(), root, md5: None }));
-        frames
-    }
-
-    /// Sends the first segment of an upload that has just begun.
-    fn send_first(&self, raw: &mut Raw) {
-        raw.send(format!("426 offset=0 length={}\n", self.size()));
-        raw.send(self.data(0, SEGMENT_BYTES));
-    }
-
-    /// Sends the second one, to the verdict.
-    fn send_rest(&self, raw: &mut Raw) {
-        raw.send(self.data(SEGMENT_BYTES, self.size()));
-        raw.send(self.digests());
-        let verdict = raw.read_line();
-        assert!(verdict.starts_with("226 root="), "{verdict}");
-    }
+/// A server that does not come to serve, over a root of this name.
+fn fails(root: &Path, args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_towd"));
+    command.arg("--root").arg(root).args(args).stdin(Stdio::null());
+    run(command)
 }
 
 #[test]
@@ -224,20 +180,20 @@ fn uploads_that_are_cut_go_on_with_whatever_worker_they_land_on() {
 
 #[test]
 fn a_client_takes_over_its_own_half_open_connection_from_another_worker() {
-    let (towd, upload) = (Workers::start("2"), Upload::new());
+    let (towd, upload) = (Workers::start("2"), Upload::new("/f", fresh_seed()));
     let [mut first, mut second] = towd.pair();
-    assert_eq!(upload.offer(&mut first, OWNER), "402");
+    assert_eq!(upload.offer(&mut first), "402");
     upload.send_first(&mut first);
     tcp::wait_until_read(towd.addr());
     let went_on = format!("000 offset={SEGMENT_BYTES} tag=t");
-    assert_eq!(upload.offer(&mut second, OWNER), went_on);
+    assert_eq!(upload.offer(&mut second), went_on);
     assert!(first.closes_within(PATIENCE), "a line that was taken over stays open");
     let left = upload.size() - SEGMENT_BYTES;
     second.send(format!("426 offset={SEGMENT_BYTES} length={left}\n"));
     // And back, with nothing new on the way.
     let (mut third, _) = towd.connect_beside(&[towd.process_of(&second)]);
     third.read_line();
-    assert_eq!(upload.offer(&mut third, OWNER), went_on);
+    assert_eq!(upload.offer(&mut third), went_on);
     third.send(format!("426 offset={SEGMENT_BYTES} length={left}\n"));
     upload.send_rest(&mut third);
     assert!(fs::read(towd.root().join("f")).unwrap() == upload.bytes);
@@ -245,22 +201,23 @@ fn a_client_takes_over_its_own_half_open_connection_from_another_worker() {
 
 #[test]
 fn another_client_is_told_busy_by_another_worker_and_disturbs_nothing() {
-    let (towd, upload) = (Workers::start("2"), Upload::new());
+    let (towd, upload) = (Workers::start("2"), Upload::new("/f", fresh_seed()));
     let [mut first, mut second] = towd.pair();
-    assert_eq!(upload.offer(&mut first, OWNER), "402");
+    assert_eq!(upload.offer(&mut first), "402");
     upload.send_first(&mut first);
-    let said = upload.offer(&mut second, "ffffffffffffffffffffffffffffffff");
+    let other = "f".repeat(32);
+    let said = upload.offer_as(&other, &mut second);
     assert!(said.starts_with("423 "), "{said}");
     upload.send_rest(&mut first);
-    let said = upload.offer(&mut second, "ffffffffffffffffffffffffffffffff");
+    let said = upload.offer_as(&other, &mut second);
     assert!(said.starts_with("312 "), "{said}");
 }
 
 #[test]
 fn a_worker_that_is_killed_comes_back_and_others_are_not_disturbed() {
-    let (towd, upload) = (Workers::start("2"), Upload::new());
+    let (towd, upload) = (Workers::start("2"), Upload::new("/f", fresh_seed()));
     let [mut stays, mut ends] = towd.pair();
-    assert_eq!(upload.offer(&mut stays, OWNER), "402");
+    assert_eq!(upload.offer(&mut stays), "402");
     upload.send_first(&mut stays);
     let before = towd.started();
     kill_process(pid(towd.process_of(&ends)), Signal::KILL).unwrap();
@@ -270,11 +227,30 @@ fn a_worker_that_is_killed_comes_back_and_others_are_not_disturbed() {
     upload.send_rest(&mut stays);
     // It learns of the others what it has to know, and they know it.
     assert!(new.read_line().starts_with("220 "));
-    let again = Upload::of("/g");
-    assert_eq!(again.offer(&mut stays, OWNER), "402");
+    let again = Upload::new("/g", fresh_seed());
+    assert_eq!(again.offer(&mut stays), "402");
     again.send_first(&mut stays);
     tcp::wait_until_read(towd.addr());
-    assert_eq!(again.offer(&mut new, OWNER), format!("000 offset={SEGMENT_BYTES} tag=t"));
+    assert_eq!(again.offer(&mut new), format!("000 offset={SEGMENT_BYTES} tag=t"));
+}
+
+#[test]
+fn a_worker_that_cannot_be_started_for_now_is_started_later_and_the_others_go_on() {
+    let towd = Workers::start("2");
+    let [mut stays, ends] = towd.pair();
+    let (supervisor, before) = (Some(pid(towd.pid())), towd.started());
+    let all = getrlimit(Resource::Nofile).maximum;
+    let allow = |current| {
+        prlimit(supervisor, Resource::Nofile, Rlimit { current, maximum: all }).unwrap();
+    };
+    allow(Some(0));
+    kill_process(pid(towd.process_of(&ends)), Signal::KILL).unwrap();
+    let said = || towd.stderr().contains("can't be started for now");
+    assert!(wait_until(PATIENCE, said), "{}", towd.stderr());
+    assert_eq!(ask(&mut stays, "noop"), "200");
+    allow(all);
+    let (mut new, _) = towd.connect_beside(&before);
+    assert!(new.read_line().starts_with("220 "));
 }
 
 #[test]
@@ -296,9 +272,9 @@ fn no_worker_outlives_the_process_that_started_it() {
     let workers = started(&towd.stderr());
     assert_eq!(workers.len(), 3);
     // Also not one that is busy, and one that nobody has connected to.
-    let upload = Upload::new();
+    let upload = Upload::new("/f", fresh_seed());
     let mut raw = greeted(towd.addr());
-    assert_eq!(upload.offer(&mut raw, OWNER), "402");
+    assert_eq!(upload.offer(&mut raw), "402");
     upload.send_first(&mut raw);
     towd.kill();
     workers.into_iter().for_each(wait_for_end);
@@ -404,10 +380,7 @@ fn actions_are_counted_over_all_workers() {
     let one = "[actions.one]\nrun = [\"sleep\", \"1000.625\"]\nmax-running = 1\n";
     fs::write(&config, one).unwrap();
     let towd = Workers::over(&house, &["--config", config.to_str().unwrap()]);
-    let [mut first, mut second] = towd.pair();
-    for peer in [&mut first, &mut second] {
-        assert!(log_in_with(peer, "ann", PASSWORD).starts_with("230 "));
-    }
+    let [mut first, mut second] = towd.pair_of("ann");
     assert_eq!(ask(&mut first, "run one"), "210");
     assert!(ask(&mut second, "run one").starts_with("429 "));
     drop(first);
@@ -418,14 +391,11 @@ fn actions_are_counted_over_all_workers() {
 fn a_user_has_so_many_connections_over_all_workers() {
     let house = House::of(&["ann", "ben"]);
     let towd = Workers::over(&house, &["--max-per-user", "2"]);
-    let mut both = towd.pair();
-    for peer in &mut both {
-        assert!(log_in_with(peer, "ann", PASSWORD).starts_with("230 "));
-    }
+    let both = towd.pair_of("ann");
     let refused = "429 too many connections of this user";
     for mut peer in towd.pair() {
         assert_eq!(log_in_with(&mut peer, "ann", PASSWORD), refused);
-        assert!(log_in_with(&mut peer, "ben", PASSWORD).starts_with("230 "));
+        log_in(&mut peer, "ben");
     }
     drop(both);
     for mut peer in towd.pair() {
@@ -451,13 +421,7 @@ fn a_quota_holds_over_all_workers() {
     let house = House::of(&["ann"]);
     house.change("ann", |account| account.quota_bytes = Some(1000));
     let towd = Workers::over(&house, &[]);
-    let [mut first, mut second] = towd.pair();
-    let put = |peer: &mut Raw, path: &str, size: u64| {
-        ask(peer, &format!("put {path} size={size} mtime=0.000000000 tag=t owner={OWNER}"))
-    };
-    for peer in [&mut first, &mut second] {
-        assert!(log_in_with(peer, "ann", PASSWORD).starts_with("230 "));
-    }
+    let [mut first, mut second] = towd.pair_of("ann");
     assert_eq!(put(&mut first, "/a", 600), "402");
     let said = put(&mut second, "/b", 401);
     assert!(said.starts_with("453 1 byte more"), "{said}");
@@ -465,8 +429,7 @@ fn a_quota_holds_over_all_workers() {
     // What is given up is free again, and who comes anew knows what there is.
     assert!(ask(&mut first, "410 enough").starts_with("410"));
     assert!(wait_until(PATIENCE, || ask(&mut first, "quota").contains(" bytes=400 ")));
-    for mut peer in towd.pair() {
-        assert!(log_in_with(&mut peer, "ann", PASSWORD).starts_with("230 "));
+    for mut peer in towd.pair_of("ann") {
         let said = put(&mut peer, "/c", 601);
         assert!(said.starts_with("453 1 byte more"), "{said}");
     }
@@ -478,10 +441,7 @@ fn a_worker_that_is_started_anew_knows_what_others_know() {
     house.change("ann", |account| account.quota_bytes = Some(1000));
     let towd = Workers::over(&house, &["--max-per-user", "2"]);
     let [mut first, second] = towd.pair();
-    let put = |peer: &mut Raw, path: &str, size: u64| {
-        ask(peer, &format!("put {path} size={size} mtime=0.000000000 tag=t owner={OWNER}"))
-    };
-    assert!(log_in_with(&mut first, "ann", PASSWORD).starts_with("230 "));
+    log_in(&mut first, "ann");
     assert_eq!(put(&mut first, "/a", 600), "402");
     let before = towd.started();
     kill_process(pid(towd.process_of(&second)), Signal::KILL).unwrap();
@@ -489,7 +449,7 @@ fn a_worker_that_is_started_anew_knows_what_others_know() {
     for peer in [&mut new, &mut last] {
         assert!(peer.read_line().starts_with("220 "));
     }
-    assert!(log_in_with(&mut new, "ann", PASSWORD).starts_with("230 "));
+    log_in(&mut new, "ann");
     let said = put(&mut new, "/b", 401);
     assert!(said.starts_with("453 1 byte more"), "{said}");
     let said = log_in_with(&mut last, "ann", PASSWORD);
@@ -500,18 +460,14 @@ fn a_worker_that_is_started_anew_knows_what_others_know() {
 fn space_that_an_upload_awaits_is_taken_for_all_workers() {
     let house = House::of(&["ann"]);
     let towd = Workers::over(&house, &[]);
-    let [mut first, mut second] = towd.pair();
+    let [mut first, mut second] = towd.pair_of("ann");
     let free = |peer: &mut Raw| -> u64 {
         let said = ask(peer, "quota");
         said.split_once("free=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
     };
-    for peer in [&mut first, &mut second] {
-        assert!(log_in_with(peer, "ann", PASSWORD).starts_with("230 "));
-    }
     // More than others on this disk give back meanwhile.
     let size = free(&mut first) / 2;
-    let line = format!("put /f size={size} mtime=0.000000000 tag=t owner={OWNER}");
-    assert_eq!(ask(&mut first, &line), "402");
+    assert_eq!(put(&mut first, "/f", size), "402");
     assert!(wait_until(PATIENCE, || free(&mut second) < size + size / 2));
     assert!(ask(&mut first, "410 enough").starts_with("410"));
     assert!(wait_until(PATIENCE, || free(&mut second) > size + size / 2));
@@ -537,11 +493,7 @@ fn a_file_is_never_sent_with_the_digest_that_another_worker_knew_of_an_older_one
 #[test]
 fn a_number_of_workers_that_makes_no_sense_is_refused() {
     let dir = TestDir::new();
-    let towd = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_towd"));
-        command.arg("--root").arg(dir.join("root")).args(args).stdin(Stdio::null());
-        run(command)
-    };
+    let towd = |args: &[&str]| fails(&dir.join("root"), args);
     for count in ["0", "65", "1000000"] {
         let said = format!("workers: it is a number from 1 to 64, not {count}");
         towd(&["--workers", count]).exits(1).says(&[&said]);
@@ -551,8 +503,8 @@ fn a_number_of_workers_that_makes_no_sense_is_refused() {
     towd(&["--worker"]).exits(1).says(&["--workers"]);
     // Not even for a moment was there anything to serve.
     assert!(!dir.join("root").exists());
-    fs::write(dir.join("towd.toml"), "workers = 0\n").unwrap();
     let config = dir.join("towd.toml");
+    fs::write(&config, "workers = 0\n").unwrap();
     let said = [":1:1: workers: it is a number from 1 to 64"];
     towd(&["--config", config.to_str().unwrap(), "check"]).exits(1).says(&said);
 }
@@ -560,10 +512,8 @@ fn a_number_of_workers_that_makes_no_sense_is_refused() {
 #[test]
 fn a_port_that_others_share_is_in_use_all_the_same() {
     let (first, dir) = (Workers::start("2"), TestDir::new());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_towd"));
-    command.arg("--root").arg(dir.join("root")).args(["--no-login", "--workers", "2"]);
-    command.args(["--listen", &first.addr().to_string()]).stdin(Stdio::null());
-    run(command).exits(1).says(&["can't listen on", "in use"]);
+    let args = ["--no-login", "--workers", "2", "--listen", &first.addr().to_string()];
+    fails(&dir.join("root"), &args).exits(1).says(&["can't listen on", "in use"]);
     assert_eq!(ask(&mut greeted(first.addr()), "noop"), "200");
 }
 
@@ -572,12 +522,11 @@ fn what_keeps_a_worker_from_starting_is_said_once_and_leaves_nothing_running() {
     let dir = TestDir::new();
     fs::create_dir(dir.join("root")).unwrap();
     // No sandbox can be entered that has to leave open what is not there.
-    let config = "sandbox.write = [\"absent\"]\n";
-    fs::write(dir.join("towd.toml"), config).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_towd"));
-    command.arg("--root").arg(dir.join("root")).arg("--config").arg(dir.join("towd.toml"));
-    command.args(["--listen", "127.0.0.1:0", "--no-login", "--workers", "3"]).stdin(Stdio::null());
-    let ran = run(command).exits(1).says(&["worker 0 could not start"]);
+    let config = dir.join("towd.toml");
+    fs::write(&config, "sandbox.write = [\"absent\"]\n").unwrap();
+    let args = ["--config", config.to_str().unwrap(), "--no-login", "--workers", "3"];
+    let ran = fails(&dir.join("root"), &[&args[..], &["--listen", "127.0.0.1:0"]].concat());
+    let ran = ran.exits(1).says(&["worker 0 could not start"]);
     assert_eq!(ran.stderr.matches("Landlock").count(), 1, "{}", ran.stderr);
     assert!(ran.stdout.is_empty());
 }

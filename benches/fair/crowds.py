@@ -4,8 +4,8 @@ import resource
 import statistics
 import time
 
-import lines
 import processes
+import raw
 from loads import Load
 
 CROWDS = (10, 1_000, 10_000)
@@ -28,9 +28,7 @@ def crowds(bench):
             time.sleep(0.5)
             for crowd in CROWDS:
                 while len(idle) < crowd:
-                    line = lines.Line(server.port)
-                    line.reply("220")
-                    idle.append(line)
+                    idle.append(raw.greeted(server))
                 found[crowd].append(_measure(load, server, idle, seconds))
         for line in idle:
             line.close()

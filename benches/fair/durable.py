@@ -6,7 +6,7 @@ import time
 
 import processes
 import raw
-from load import FRAME, HEADER, SEGMENT, SEGMENT_DIGEST, ZEROS, root_of_zeros
+from load import FRAME, ZEROS, frames_of_zeros, last_frame
 from loads import Load
 from pings import SlowDisk
 
@@ -68,12 +68,9 @@ def _put(server, size, number):
         line.ask(f"put /up/durable size={size} mtime={number}.000000000 tag=t owner={owner}", "402")
         began = time.perf_counter()
         line.socket.sendall(f"426 offset=0 length={size}\n".encode())
-        for start in range(0, size, SEGMENT):
-            for offset in range(start, start + SEGMENT, FRAME):
-                line.socket.sendall(HEADER.pack(b"D", FRAME, offset))
-                line.socket.sendall(ZEROS)
-            line.socket.sendall(HEADER.pack(b"S", 16, start) + SEGMENT_DIGEST)
-        line.socket.sendall(HEADER.pack(b"E", 16, size) + root_of_zeros(size))
+        for piece in frames_of_zeros(0, size):
+            line.socket.sendall(piece)
+        line.socket.sendall(last_frame(size))
         ended = time.perf_counter()
         told = line.reply("100", "226")
         while told.startswith("100"):

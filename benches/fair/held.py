@@ -8,6 +8,7 @@ from subprocess import PIPE
 
 import lines
 import processes
+import raw
 from load import HEADER, ZEROS
 
 START_BYTES, IDLE_BYTES, STREAM_BYTES = 4 << 20, 16 << 20, 64 << 10
@@ -29,7 +30,7 @@ def held(bench):
     bench.add("memory at start", measured, "≤ 4 MiB", at_start <= START_BYTES)
     server = bench.servers.towd()
     at_start = processes.resident_bytes(server.pid)
-    idle = _open(IDLE, lambda _: greeted(server))
+    idle = _open(IDLE, lambda _: raw.greeted(server))
     more = processes.resident_bytes(server.pid) - at_start
     bench.add(f"{IDLE:,} idle connections", f"{_mib(more)} more", "≤ 16 MiB", more <= IDLE_BYTES)
     _close(idle)
@@ -70,20 +71,14 @@ def _close(opened):
         line.close()
 
 
-def greeted(server):
-    line = lines.Line(server.port)
-    line.reply("220")
-    return line
-
-
 def _get(bench, server, number):
-    line = greeted(server)
+    line = raw.greeted(server)
     lines.begin_download(server, line, bench.names[number % len(bench.names)])
     return line
 
 
 def _put(_, server, __):
-    line = greeted(server)
+    line = raw.greeted(server)
     size = 8 << 20
     name = f"half-{next(_numbers)}"
     offer = f"put /up/{name} size={size} mtime=1.000000000 tag=t owner={os.urandom(16).hex()}"

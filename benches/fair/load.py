@@ -9,7 +9,6 @@ input is answered with the bytes that every stream has moved so far, downloads f
 the load.
 """
 
-import collections
 import hashlib
 import itertools
 import json
@@ -120,15 +119,14 @@ class Put(Stream):
         when = next(self._times)
         fields = f"size={self._size} mtime={when}.000000000 tag=t{when} owner={self._owner}"
         self.socket.sendall(f"put /{self._path} {fields}\n".encode())
-        self._queue = collections.deque()
-        self._segments = iter(range(self._size // SEGMENT))
+        self._frames = itertools.chain(frames_of_zeros(0, self._size), [last_frame(self._size)])
         self.wants = selectors.EVENT_READ
 
     def pump(self):
         if self.wants == selectors.EVENT_READ:
             line = self.read_line()
             if line.startswith("402"):
-                self._queue.append(memoryview(f"426 offset=0 length={self._size}\n".encode()))
+                self._piece = memoryview(f"426 offset=0 length={self._size}\n".encode())
                 self.wants = selectors.EVENT_WRITE
             elif line.startswith("226"):
                 self.begin()
@@ -137,39 +135,31 @@ class Put(Stream):
             return
         budget = TURN
         while budget > 0:
-            if not self._queue and not self._fill():
-                self.wants = selectors.EVENT_READ
-                return
-            piece = self._queue.popleft()
-            try:
-                sent = self.socket.send(piece[:TURN])
-            except BlockingIOError:
-                self._queue.appendleft(piece)
-                return
-            if sent < len(piece):
-                self._queue.appendleft(piece[sent:])
+            if not self._piece:
+                piece = next(self._frames, None)
+                if piece is None:
+                    self.wants = selectors.EVENT_READ
+                    return
+                self._piece = memoryview(piece)
+            sent = self.socket.send(self._piece[:TURN])
+            self._piece = self._piece[sent:]
             self.moved += sent
             budget -= sent
 
-    def _fill(self):
-        """The frames of the next segment; false behind the end."""
-        number = next(self._segments, None)
-        if number is None:
-            return False
-        start = number * SEGMENT
-        for offset in range(start, start + SEGMENT, FRAME):
-            self._queue.append(memoryview(HEADER.pack(b"D", FRAME, offset)))
-            self._queue.append(ZEROS)
-        last = HEADER.pack(b"S", 16, start) + SEGMENT_DIGEST
-        if start + SEGMENT == self._size:
-            last += HEADER.pack(b"E", 16, self._size) + root_of_zeros(self._size)
-        self._queue.append(memoryview(last))
-        return True
+
+def frames_of_zeros(start, end):
+    """The frames of zeros from and to the start of a segment, a header or a payload at a time."""
+    for segment in range(start, end, SEGMENT):
+        for offset in range(segment, segment + SEGMENT, FRAME):
+            yield HEADER.pack(b"D", FRAME, offset)
+            yield ZEROS
+        yield HEADER.pack(b"S", 16, segment) + SEGMENT_DIGEST
 
 
-def root_of_zeros(size):
-    """The root of so many zeros: whole segments."""
-    return hashlib.md5(SEGMENT_DIGEST * (size // SEGMENT) + struct.pack(">Q", size)).digest()
+def last_frame(size):
+    """What ends the frames of so many zeros, whole segments: their root."""
+    root = hashlib.md5(SEGMENT_DIGEST * (size // SEGMENT) + struct.pack(">Q", size)).digest()
+    return HEADER.pack(b"E", 16, size) + root
 
 
 def main():

@@ -152,9 +152,8 @@ class SlowDisk:
         command = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={SLOW_CALLS}", "-e", delay]
         self._strace = processes.start([*command, "-p", str(self._thread)])
         processes.wait_until(lambda: is_traced(self._thread), "strace is attached")
-        self._lines = [lines.Line(self._server.port) for _ in range(8)]
+        self._lines = [raw.greeted(self._server) for _ in range(8)]
         for number, line in enumerate(self._lines):
-            line.reply("220")
             line.socket.sendall(f"get /{self._bench.names[number]}\n".encode())
         return self
 
@@ -188,8 +187,7 @@ def _calls_of_the_loop(bench, server):
     log = os.path.join(bench.work, "calls")
     strace = processes.start(["strace", "-qq", "-o", log, "-p", str(server.pid)])
     processes.wait_until(lambda: is_traced(server.pid), "strace is attached")
-    with lines.Line(server.port) as line:
-        line.reply("220")
+    with raw.greeted(server) as line:
         for _ in range(20):
             line.ask("noop", "200")
     time.sleep(3)

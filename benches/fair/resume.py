@@ -7,7 +7,7 @@ import time
 
 import processes
 import raw
-from load import FRAME, HEADER, SEGMENT, SEGMENT_DIGEST, ZEROS
+from load import HEADER, SEGMENT, ZEROS, frames_of_zeros
 from relay import Relay
 
 BOUND_MILLIS = 50
@@ -65,11 +65,8 @@ def _raw_put(bench, server, size, have):
     with raw.greeted(server) as line:
         line.ask(put, "402")
         line.socket.sendall(f"426 offset=0 length={size}\n".encode())
-        for start in range(0, have, SEGMENT):
-            for offset in range(start, start + SEGMENT, FRAME):
-                line.socket.sendall(HEADER.pack(b"D", FRAME, offset))
-                line.socket.sendall(ZEROS)
-            line.socket.sendall(HEADER.pack(b"S", 16, start) + SEGMENT_DIGEST)
+        for piece in frames_of_zeros(0, have):
+            line.socket.sendall(piece)
         _leave(line)
     times, read, start = [], 0, have
     for number in range(ROUNDS):

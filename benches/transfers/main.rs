@@ -76,22 +76,8 @@ fn gets(criterion: &mut Criterion, crowd: Crowd, quick: bool) {
     tow.make(crowd);
     bare.make(crowd);
     let mut group = group(criterion, "get", crowd, quick);
-    group.bench_function("md5-tree", |b| {
-        b.iter_custom(|rounds| total(rounds, || tow.get(crowd, DigestChoice::Tree)));
-    });
-    group.bench_function("md5-tree, client that only counts", |b| {
-        b.iter_custom(|rounds| total(rounds, || lean::get(&tow, crowd)));
-    });
-    if crowd.clients == 1 {
-        group.bench_function("md5", |b| {
-            b.iter_custom(|rounds| total(rounds, || tow.get(crowd, DigestChoice::TreeAndMd5)));
-        });
-    }
-    if crowd.clients <= BARE_CLIENTS_MAX {
-        group.bench_function("bare loop", |b| {
-            b.iter_custom(|rounds| total(rounds, || bare.get(crowd)));
-        });
-    }
+    digests(&mut group, crowd, |digest| tow.get(crowd, digest), || bare.get(crowd));
+    bench(&mut group, "md5-tree, client that only counts", || lean::get(&tow, crowd));
     group.finish();
 }
 
@@ -100,20 +86,24 @@ fn puts(criterion: &mut Criterion, crowd: Crowd, quick: bool) {
     tow.make(crowd);
     bare.make(crowd);
     let mut group = group(criterion, "put", crowd, quick);
-    group.bench_function("md5-tree", |b| {
-        b.iter_custom(|rounds| total(rounds, || tow.put(crowd, DigestChoice::Tree)));
-    });
+    digests(&mut group, crowd, |digest| tow.put(crowd, digest), || bare.put(crowd));
+    group.finish();
+}
+
+/// The same with either digest, and with none.
+fn digests(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    crowd: Crowd,
+    tow: impl Fn(DigestChoice) -> Duration,
+    bare: impl Fn() -> Duration,
+) {
+    bench(group, "md5-tree", || tow(DigestChoice::Tree));
     if crowd.clients == 1 {
-        group.bench_function("md5", |b| {
-            b.iter_custom(|rounds| total(rounds, || tow.put(crowd, DigestChoice::TreeAndMd5)));
-        });
+        bench(group, "md5", || tow(DigestChoice::TreeAndMd5));
     }
     if crowd.clients <= BARE_CLIENTS_MAX {
-        group.bench_function("bare loop", |b| {
-            b.iter_custom(|rounds| total(rounds, || bare.put(crowd)));
-        });
+        bench(group, "bare loop", bare);
     }
-    group.finish();
 }
 
 /// One client and one file: what a transfer costs beside its bytes.
@@ -123,12 +113,8 @@ fn sizes(criterion: &mut Criterion, crowd: Crowd, quick: bool) {
     puts.make(crowd);
     let kib = crowd.bytes_each >> 10;
     let mut group = group_named(criterion, format!("one file of {kib} KiB"), crowd, quick);
-    group.bench_function("get", |b| {
-        b.iter_custom(|rounds| total(rounds, || gets.get(crowd, DigestChoice::Tree)));
-    });
-    group.bench_function("put", |b| {
-        b.iter_custom(|rounds| total(rounds, || puts.put(crowd, DigestChoice::Tree)));
-    });
+    bench(&mut group, "get", || gets.get(crowd, DigestChoice::Tree));
+    bench(&mut group, "put", || puts.put(crowd, DigestChoice::Tree));
     group.finish();
 }
 
@@ -140,12 +126,10 @@ fn resumes(criterion: &mut Criterion, quick: bool) {
     let put = lean::CutPut::new(puts.address(), 64 * MIB);
     let crowd = Crowd { clients: 1, bytes_each: size - have };
     let mut group = group_named(criterion, "start of a resume".to_owned(), crowd, quick);
-    group.bench_function("get, 8 GiB of which 99 % are there", |b| {
-        b.iter_custom(|rounds| total(rounds, || lean::resume_get(gets.address(), "resumed", have)));
+    bench(&mut group, "get, 8 GiB of which 99 % are there", || {
+        lean::resume_get(gets.address(), "resumed", have)
     });
-    group.bench_function("put, 64 MiB of which all but one are there", |b| {
-        b.iter_custom(|rounds| total(rounds, || put.resume()));
-    });
+    bench(&mut group, "put, 64 MiB of which all but one are there", || put.resume());
     group.finish();
 }
 
@@ -176,7 +160,11 @@ fn group_named(
     group
 }
 
-/// The time of so many rounds, without what each does before its clock runs.
-fn total(rounds: u64, mut round: impl FnMut() -> Duration) -> Duration {
-    (0..rounds).map(|_| round()).sum()
+/// A benchmark of rounds that say their own time, without what each does before its clock runs.
+fn bench(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    mut round: impl FnMut() -> Duration,
+) {
+    group.bench_function(name, |b| b.iter_custom(|rounds| (0..rounds).map(|_| round()).sum()));
 }

@@ -1,6 +1,6 @@
 //! What can go wrong for a client, by what to do about it.
 
-use std::io;
+use std::{io, path::Path};
 
 use crate::{
     session::Violation,
@@ -73,6 +73,11 @@ fn describe(reply: &Reply) -> String {
 }
 
 impl ClientError {
+    /// Something about a local file.
+    pub(super) fn local(path: &Path, error: StoreError) -> Self {
+        Self::Local { what: path.display().to_string(), error }
+    }
+
     /// What a reply that was not hoped for means.
     pub(super) fn from_reply(reply: Reply) -> Self {
         match reply.code {

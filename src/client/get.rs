@@ -13,6 +13,7 @@ use super::{
     line::Line,
     pipe::Pipe,
     retry::{Again, Gain},
+    totals::{Done, Totals},
 };
 use crate::{
     digest::{Buffer, Engine, LEAF_BYTES, Md5Digest},
@@ -40,7 +41,7 @@ impl Client {
         local: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
-        let local_error = |error| ClientError::Local { what: local.display().to_string(), error };
+        let local_error = |error| ClientError::local(local, error);
         let name = local.file_name().ok_or(StoreError::WrongKind("it has no file name"));
         let name = name.map_err(local_error)?;
         let name = RemotePath::new(std::os::unix::ffi::OsStrExt::as_bytes(name))?;
@@ -62,7 +63,6 @@ impl Client {
         observer: &mut dyn Observer,
     ) -> Result<Transferred, ClientError> {
         let Destination { root, name, here, again } = place;
-        let what = || local.display().to_string();
         let syncing = Worker::spawn(|| ())
             .map_err(|error| ClientError::Output { what: "starting a thread", error })?;
         let mut totals = Totals::default();
@@ -72,14 +72,14 @@ impl Client {
                 if let Some(here) = here
                     && let Some(progress) = here.same(size, mtime)
                 {
-                    return Ok(Target::Here { here, progress, what: what() });
+                    return Ok(Target::Here { here, progress, local });
                 }
                 let upload = Upload { path: name.clone(), size, mtime, tag, replace: true };
                 let opened = Partial::open(root, Place::Beside, upload, false);
-                match opened.map_err(|error| ClientError::Local { what: what(), error })? {
+                match opened.map_err(|error| ClientError::local(local, error))? {
                     Opened::Partial(partial, progress, _) => {
                         let checkpoints = Checkpoints::new(&syncing);
-                        Ok(Target::Partial { partial, progress, checkpoints, what: what() })
+                        Ok(Target::Partial { partial, progress, checkpoints, local })
                     }
                     Opened::Committed(root, md5) => Ok(Target::There(root, md5)),
                 }
@@ -129,36 +129,6 @@ pub(super) struct Destination<'a> {
     pub(super) again: Again,
 }
 
-/// What adds up over all attempts.
-#[derive(Debug, Default)]
-struct Totals {
-    already: Option<u64>,
-    moved: u64,
-}
-
-impl Totals {
-    fn transferred(&self, done: &Done, breaks: u32) -> Transferred {
-        Transferred {
-            size: done.size,
-            already: self.already.unwrap_or(done.size),
-            moved: self.moved,
-            breaks,
-            root: done.root,
-            md5: done.md5,
-            unchanged: done.unchanged,
-        }
-    }
-}
-
-/// How a download ended.
-struct Done {
-    size: u64,
-    root: Md5Digest,
-    md5: Option<Md5Digest>,
-    /// It was here before, all of it.
-    unchanged: bool,
-}
-
 /// What the server has.
 struct Offer {
     size: u64,
@@ -172,7 +142,7 @@ enum Target<'a, 'w> {
         partial: Partial,
         progress: Progress,
         checkpoints: Checkpoints<'a>,
-        what: String,
+        local: &'a Path,
     },
     /// It was made visible before, and only the tidying-up was missing.
     There(Md5Digest, Option<Md5Digest>),
@@ -180,7 +150,7 @@ enum Target<'a, 'w> {
     Here {
         here: &'a Here,
         progress: &'a Progress,
-        what: String,
+        local: &'a Path,
     },
     Pipe(&'a mut Pipe<'w>),
 }
@@ -372,10 +342,10 @@ impl<'a> Attempt<'a> {
                 Some(Settled::Differs(want)) => {
                     incoming.next_round()?;
                     // First the journal has to know what will be overwritten.
-                    if let Target::Partial { partial, what, checkpoints, .. } = target {
+                    if let Target::Partial { partial, local, checkpoints, .. } = target {
                         checkpoints.finish();
                         let marked = partial.checkpoint(incoming.take_mark());
-                        marked.map_err(|error| ClientError::Local { what: what.clone(), error })?;
+                        marked.map_err(|error| ClientError::local(local, error))?;
                     }
                     self.line.send_line(&Reply::new(Code::Differs).with("want", want))?;
                 }
@@ -457,26 +427,27 @@ impl<'a> Attempt<'a> {
         Ok(None)
     }
 
-    /// Everything is here: the MD5 of the whole file, if it was asked for, then the commit.
-    fn finish(
-        &mut self,
+    /// Reads back what the MD5 of the whole file has not followed yet, if it was asked for.
+    fn follow_md5(
+        &self,
         incoming: &mut Incoming,
-        target: &mut Target<'_, '_>,
-    ) -> Result<Done, ClientError> {
-        self.observer.event(Event::Phase(Phase::Verifying));
+        target: &Target<'_, '_>,
+    ) -> Result<(), ClientError> {
         let pending = incoming.md5_pending();
         let mut buffer = vec![0; if pending.is_empty() { 0 } else { CHUNK_BYTES }];
         let mut offset = pending.start;
         while offset < pending.end {
-            let (read, what) = match &*target {
-                Target::Partial { partial, what, .. } => (partial.read(offset, &mut buffer), what),
-                Target::Here { here, what, .. } => (here.source.read(offset, &mut buffer), what),
+            let (read, local) = match target {
+                Target::Partial { partial, local, .. } => {
+                    (partial.read(offset, &mut buffer), local)
+                }
+                Target::Here { here, local, .. } => (here.source.read(offset, &mut buffer), local),
                 Target::There(..) | Target::Pipe(_) => {
                     let text = "the MD5 of the whole file was lost with the line";
                     return Err(ClientError::Verification(text.to_owned()));
                 }
             };
-            let have = read.map_err(|error| ClientError::Local { what: what.clone(), error })?;
+            let have = read.map_err(|error| ClientError::local(local, error))?;
             let left = usize::try_from(pending.end - offset).unwrap_or(usize::MAX);
             let have = have.min(left);
             if have == 0 {
@@ -489,6 +460,17 @@ impl<'a> Attempt<'a> {
                 return Err(ClientError::Interrupted);
             }
         }
+        Ok(())
+    }
+
+    /// Everything is here: the MD5 of the whole file, then the commit.
+    fn finish(
+        &mut self,
+        incoming: &mut Incoming,
+        target: &mut Target<'_, '_>,
+    ) -> Result<Done, ClientError> {
+        self.observer.event(Event::Phase(Phase::Verifying));
+        self.follow_md5(incoming, target)?;
         // If it is wrong, so may be what the journal kept of it.
         let md5 = incoming.check_md5().inspect_err(|_| {
             incoming.forget_md5();
@@ -499,10 +481,10 @@ impl<'a> Attempt<'a> {
         let text = || ClientError::Verification("segments are missing".to_owned());
         let root = root.ok_or_else(text)?;
         match target {
-            Target::Partial { partial, what, checkpoints, .. } => {
+            Target::Partial { partial, local, checkpoints, .. } => {
                 checkpoints.finish();
                 let committed = partial.commit(incoming.take_mark(), root, md5);
-                committed.map_err(|error| ClientError::Local { what: what.clone(), error })?;
+                committed.map_err(|error| ClientError::local(local, error))?;
             }
             Target::Pipe(pipe) => pipe.flush()?,
             Target::Here { here, .. } if !here.source.is_unchanged() => {
@@ -521,9 +503,9 @@ impl<'a> Attempt<'a> {
 
 fn write(target: &mut Target<'_, '_>, offset: u64, bytes: &[u8]) -> Result<(), ClientError> {
     match target {
-        Target::Partial { partial, what, .. } => partial
-            .write(offset, bytes)
-            .map_err(|error| ClientError::Local { what: what.clone(), error }),
+        Target::Partial { partial, local, .. } => {
+            partial.write(offset, bytes).map_err(|error| ClientError::local(local, error))
+        }
         Target::Pipe(pipe) => pipe.hold(offset, bytes),
         Target::Here { .. } => {
             Err(ClientError::Broken("the server sends what nobody asked for".to_owned()))

@@ -14,7 +14,7 @@ use rustix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Client, ClientError, Options, RateLimit, Stop};
+use super::{Client, ClientError, LOOK_AT_STOP, Options, RateLimit, Stop};
 use crate::{
     limits::{KEPT_LINE_MAX, LINE_BYTES_MAX},
     wire::{Code, Command, Greeting, Reply, VERSION, next_line},
@@ -22,9 +22,6 @@ use crate::{
 
 /// Bytes read at once while lines are awaited.
 const READ_BYTES: usize = 16 << 10;
-
-/// A stop that comes from another thread sends no signal: waits look at it now and then.
-const LOOK_AT_STOP: Duration = Duration::from_millis(100);
 
 /// A connection that was greeted.
 #[derive(Debug)]

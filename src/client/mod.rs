@@ -25,6 +25,7 @@ mod put;
 mod rate;
 mod retry;
 mod run;
+mod totals;
 mod tree;
 mod url;
 
@@ -52,6 +53,9 @@ use crate::{
     limits::{BACKOFF_MAX, BACKOFF_MIN},
     wire::{DigestChoice, Owner},
 };
+
+/// How often a wait looks whether it shall end: a stop that comes from another thread wakes nobody.
+const LOOK_AT_STOP: Duration = Duration::from_millis(100);
 
 /// Asks a client to stop, from a signal handler or another thread. What was transferred is kept.
 #[derive(Debug, Clone, Default)]

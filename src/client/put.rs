@@ -6,6 +6,7 @@ use super::{
     Client, ClientError, Event, Observer, Phase, Transferred,
     line::Line,
     retry::{Again, Gain},
+    totals::{Done, Totals},
 };
 use crate::{
     digest::{Buffer, Engine, FileMd5, Md5Digest, TreeHasher},
@@ -43,7 +44,7 @@ impl Client {
         let mut totals = Totals::default();
         let (done, breaks) = self.retry_after(again, observer, |observer, gain| {
             observer.event(Event::Connecting);
-            let source = open().map_err(|error| local_error(local, error))?;
+            let source = open().map_err(|error| ClientError::local(local, error))?;
             let line = self.line()?;
             let mut attempt = Attempt {
                 client: self,
@@ -60,33 +61,8 @@ impl Client {
             self.keep(attempt.line);
             Ok(done)
         })?;
-        Ok(Transferred {
-            size: done.size,
-            already: totals.already.unwrap_or(done.size),
-            moved: totals.moved,
-            breaks,
-            root: done.root,
-            md5: done.md5,
-            unchanged: done.unchanged,
-        })
+        Ok(totals.transferred(&done, breaks))
     }
-}
-
-/// What adds up over all attempts.
-#[derive(Debug, Default)]
-struct Totals {
-    /// What was there when the first attempt began.
-    already: Option<u64>,
-    /// Data bytes that the line took.
-    moved: u64,
-}
-
-/// How an upload ended.
-struct Done {
-    size: u64,
-    root: Md5Digest,
-    md5: Option<Md5Digest>,
-    unchanged: bool,
 }
 
 /// Counts rounds, so that a server which never has enough is not served for ever.
@@ -126,10 +102,6 @@ struct Attempt<'a> {
     observer: &'a mut dyn Observer,
     gain: &'a mut Gain,
     totals: &'a mut Totals,
-}
-
-fn local_error(local: &Path, error: StoreError) -> ClientError {
-    ClientError::Local { what: local.display().to_string(), error }
 }
 
 impl Attempt<'_> {
@@ -209,7 +181,7 @@ impl Attempt<'_> {
 
     fn read(&mut self, offset: u64, length: usize) -> Result<usize, ClientError> {
         let buffer = self.buffer.get_mut(..length).unwrap_or_default();
-        self.source.read(offset, buffer).map_err(|error| local_error(self.local, error))
+        self.source.read(offset, buffer).map_err(|error| ClientError::local(self.local, error))
     }
 
     /// A source that changed is sent anew, as the version that it is now.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Client, ClientError, Event, Observer, Stop};
+use super::{Client, ClientError, Event, LOOK_AT_STOP, Observer, Stop};
 
 /// Pauses between attempts: doubled each time, spread by chance so that many clients of a server
 /// that comes back do not all come at once, and short again after verified progress.
@@ -136,8 +136,6 @@ impl Client {
 
 /// Waits, unless it is asked to stop.
 pub(super) fn sleep(pause: Duration, stop: &Stop) -> Result<(), ClientError> {
-    /// A stop that comes from another thread sends no signal: look at it now and then.
-    const STEP: Duration = Duration::from_millis(100);
     let end = Instant::now() + pause;
     loop {
         if stop.is_set() {
@@ -147,7 +145,7 @@ pub(super) fn sleep(pause: Duration, stop: &Stop) -> Result<(), ClientError> {
         if left.is_zero() {
             return Ok(());
         }
-        std::thread::sleep(left.min(STEP));
+        std::thread::sleep(left.min(LOOK_AT_STOP));
     }
 }
 

@@ -141,7 +141,6 @@ pub(super) fn error_reply(error: &StoreError) -> Reply {
         StoreError::NoSpace(_) => Code::NoSpace,
         StoreError::QuotaExceeded(_) => Code::QuotaExceeded,
         StoreError::Busy => Code::Busy,
-
         StoreError::SyncFailed | StoreError::Io { .. } => Code::Failed,
     };
     Reply::text(code, &error.to_string())
@@ -403,10 +402,9 @@ pub(super) fn read(disk: &Disk, ticket: Ticket, held: &Held, offset: u64, length
 /// Has bytes fetched that a connection will want, beside what it does.
 pub(super) fn fetch_ahead(disk: &Disk, held: &Held, offset: u64, bytes: u64) {
     let held = held.another();
-    disk.submit(Ticket::Nobody, move || {
+    disk.submit_unawaited(Ticket::Nobody, move || {
         if let Some(held) = held {
             held.fetch_ahead(offset, bytes);
         }
-        Done::Nothing
     });
 }

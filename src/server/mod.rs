@@ -6,7 +6,8 @@
 //! thread of `disk`.
 //!
 //! **Invariants**
-//! - Nothing here waits but `poll` itself.
+//! - Nothing here waits but `poll` itself, and two calls that mostly do not: see "Where it is weak" in
+//!   docs/architecture.md.
 //! - mio is edge-triggered (see the docs of `mio::Poll`, "Draining readiness"): a readiness bit is
 //!   cleared only by `WouldBlock`, and a connection that could go on is in a queue.
 //! - A token carries a generation: a stale event never reaches a new tenant of its slot.

@@ -9,6 +9,14 @@ use crate::{
     wire::{Reply, encode},
 };
 
+/// Whose connection it is, as a line begins.
+fn who(connection: &Connection) -> String {
+    match &connection.user {
+        Some(user) => format!("{} {user}", connection.peer),
+        None => connection.peer.to_string(),
+    }
+}
+
 /// A reply, for whoever looks closely. Messages of a login stay out of the log: with them,
 /// passwords can be tried at leisure.
 pub(super) fn log_reply(peer: SocketAddr, reply: &Reply) {
@@ -21,8 +29,7 @@ pub(super) fn log_reply(peer: SocketAddr, reply: &Reply) {
 
 /// One line for each transfer.
 pub(super) fn log_report(connection: &Connection, report: &Report, now: Instant) {
-    let peer = connection.peer;
-    let user = connection.user.as_ref().map_or_else(String::new, |user| format!(" {user}"));
+    let who = who(connection);
     let Report { direction, path, offset, bytes, hashed, began, root, md5, verdict } = report;
     let way = match direction {
         Direction::Get => "get",
@@ -40,21 +47,19 @@ pub(super) fn log_report(connection: &Connection, report: &Report, now: Instant)
         Verdict::Unfinished(why) => format!("unfinished: {why}"),
     };
     log::info!(
-        "{peer}{user} {way} {path} from={offset} bytes={bytes} hashed={hashed} seconds={seconds:.3}{digests} {verdict}"
+        "{who} {way} {path} from={offset} bytes={bytes} hashed={hashed} seconds={seconds:.3}{digests} {verdict}"
     );
 }
 
 /// One line for each action, and each account, that was not to be had.
 pub(super) fn log_refusal(connection: &Connection, refusal: &Refusal) {
-    let user = connection.user.as_ref().map_or_else(String::new, |user| format!(" {user}"));
     let Refusal { what, name, why } = refusal;
-    log::warn!("{}{user} refused: {what} {}: {why}", connection.peer, encode(name.as_bytes()));
+    log::warn!("{} refused: {what} {}: {why}", who(connection), encode(name.as_bytes()));
 }
 
 /// One line for each action that ran.
 pub(super) fn log_run(connection: &Connection, held: &Held, now: Instant) {
     if let Held::Action(running) = held {
-        let user = connection.user.as_ref().map_or("", |user| user.as_str());
-        log::info!("{} {user} {}", connection.peer, running.report(now));
+        log::info!("{} {}", who(connection), running.report(now));
     }
 }

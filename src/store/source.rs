@@ -81,8 +81,8 @@ impl Source {
         &self.identity
     }
 
-    /// Whether the file is still the version that was opened. Never waits for a disk: an open
-    /// file's attributes are in memory.
+    /// Whether the file is still the version that was opened. Does not wait for a local disk, since an
+    /// open file's attributes are in memory; on NFS or FUSE it is a round trip.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         regular(&self.file).is_ok_and(|stat| Identity::of(&stat) == self.identity)

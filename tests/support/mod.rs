@@ -37,10 +37,11 @@ mod raw;
 pub mod storm;
 pub mod tcp;
 mod towd;
+mod upload;
 pub mod watch;
 
 #[allow(unused_imports, reason = "each test binary uses a different part")]
-pub use self::{fake::Fake, raw::Raw, towd::Towd};
+pub use self::{fake::Fake, raw::Raw, towd::Towd, upload::Upload};
 
 /// How long anything may take that is expected at once. Long, for a loaded machine: reaching it
 /// is a failure, never a pace.

@@ -41,9 +41,7 @@ impl Exit {
             Self::Action(status) => status as i32,
         }
     }
-}
 
-impl Exit {
     /// How the program ends for an error of the library.
     pub(crate) const fn of(error: &ClientError) -> Self {
         match error {

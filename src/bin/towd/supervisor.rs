@@ -23,7 +23,7 @@ use rustix::{
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use towpath::{
-    limits::{WORKER_BACKOFF, WORKER_FAILURES_MAX, WORKER_STEADY, WORKERS_DEADLINE},
+    limits::{WORKER_BACKOFF, WORKER_FAILURES_MAX, WORKER_RETRY, WORKER_STEADY, WORKERS_DEADLINE},
     server::Seats,
 };
 
@@ -102,7 +102,7 @@ impl Supervisor {
             for index in 0..self.workers.len() {
                 let is_due = |worker: &Worker| worker.start_at.is_some_and(|at| at <= now);
                 if self.seats.is_some() && self.workers.get(index).is_some_and(is_due) {
-                    self.launch(index)?;
+                    self.launch_again(index);
                 }
             }
         }
@@ -115,6 +115,15 @@ impl Supervisor {
         process.is_some_and(|process| process.is_ready)
     }
 
+    /// Starts a worker anew. If that fails, the others go on meanwhile.
+    fn launch_again(&mut self, index: usize) {
+        let launched = self.launch(index);
+        if let (Err(Failure(text)), Some(worker)) = (launched, self.workers.get_mut(index)) {
+            log::error!("worker {index} can't be started for now: {text}");
+            worker.start_at = Some(Instant::now() + WORKER_RETRY);
+        }
+    }
+
     fn launch(&mut self, index: usize) -> Result<(), Failure> {
         let is_ready = |worker: &Worker| worker.process.as_ref().is_some_and(|it| it.is_ready);
         let there = self.workers.iter().zip(0..).filter(|(worker, _)| is_ready(worker));
@@ -124,6 +133,8 @@ impl Supervisor {
         };
         worker.start_at = None;
         let (line, theirs) = Seats::line()?;
+        let mut watched = SourceFd(&line.as_raw_fd());
+        self.poll.registry().register(&mut watched, LINE, Interest::READABLE)?;
         let child = Command::new(OURSELVES)
             .arg0("towd")
             .arg("--worker")
@@ -134,8 +145,6 @@ impl Supervisor {
         log::info!("worker {index} is process {}", child.id());
         // If it is gone already, its end will tell.
         let _ = seats.hand_over(index, &there, line.as_fd());
-        let mut watched = SourceFd(&line.as_raw_fd());
-        self.poll.registry().register(&mut watched, LINE, Interest::READABLE)?;
         let began = Instant::now();
         let process = Process { child, line, began, is_ready: false, hangs_up: false };
         worker.process = Some(process);

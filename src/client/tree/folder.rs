@@ -45,12 +45,8 @@ impl Folder {
         mtime: Option<Mtime>,
         problems: Arc<Problems>,
     ) -> Result<Arc<Self>, ClientError> {
-        let error = |doing| {
-            move |errno| ClientError::Local {
-                what: path.display().to_string(),
-                error: StoreError::from_errno(doing, errno),
-            }
-        };
+        let error =
+            |doing| move |errno| ClientError::local(path, StoreError::from_errno(doing, errno));
         let made = match (make_durably(path), path.parent()) {
             (Err(Errno::NOENT), Some(above)) => {
                 make_durably(above).and_then(|()| make_durably(path))
@@ -111,10 +107,8 @@ impl Drop for Folder {
             let _ = futimens(&self.dir, &timestamps(mtime));
         }
         if let Err(errno) = fsync(&self.dir) {
-            let error = ClientError::Local {
-                what: self.shown.display().to_string(),
-                error: StoreError::from_errno("syncing the folder", errno),
-            };
+            let error = StoreError::from_errno("syncing the folder", errno);
+            let error = ClientError::local(&self.shown, error);
             self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(error);
         }
     }

@@ -24,7 +24,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{folder::timestamps, local::bytes, remote::GetFile, shared::Shared};
+use super::{folder::timestamps, held::File, local::bytes, remote::GetFile, shared::Shared};
 use crate::{
     client::ClientError,
     limits::{BUSY_PATIENCE, GROUP_BYTES_MAX, GROUP_FILES_MAX, GROUP_INTERVAL},
@@ -129,8 +129,7 @@ impl Drop for Group<'_> {
 fn commit(job: usize, files: Vec<Received>, shared: &Shared<'_>) {
     let fail = |file: &GetFile, error| {
         let shown = file.shown();
-        let error = ClientError::Local { what: shown.display().to_string(), error };
-        shared.failed(job, bytes(&shown), &error);
+        shared.failed(job, bytes(&shown), &ClientError::local(&shown, error));
     };
     let (mut written, mut busy) = (Vec::new(), Vec::new());
     for received in files {
@@ -154,18 +153,23 @@ fn commit(job: usize, files: Vec<Received>, shared: &Shared<'_>) {
         }
     }
     // Only now that nothing is locked: two who wait for one another would wait for ever.
+    let until = Instant::now() + BUSY_PATIENCE;
     for received in busy {
-        match commit_when_free(&received, shared) {
+        match commit_when_free(&received, until, shared) {
             Ok(size) => shared.done(job, bytes(&received.file.shown()), size, Some(size)),
             Err(error) => fail(&received.file, error),
         }
     }
 }
 
-/// The same for a file that another process is writing: as a rule it gets the same tree.
-fn commit_when_free(received: &Received, shared: &Shared<'_>) -> Result<u64, StoreError> {
+/// The same for a file that another process is writing: as a rule it gets the same tree. It is tried
+/// once at least.
+fn commit_when_free(
+    received: &Received,
+    until: Instant,
+    shared: &Shared<'_>,
+) -> Result<u64, StoreError> {
     let (file, size) = (&received.file, received.content.len() as u64);
-    let since = Instant::now();
     loop {
         if file.folder.has(file.name.as_bytes(), size, received.mtime) {
             return Ok(size);
@@ -175,7 +179,7 @@ fn commit_when_free(received: &Received, shared: &Shared<'_>) -> Result<u64, Sto
             temporary.show(file)
         });
         match shown {
-            Err(StoreError::Busy) if since.elapsed() < BUSY_PATIENCE && !shared.has_ended() => {
+            Err(StoreError::Busy) if Instant::now() < until && !shared.has_ended() => {
                 thread::sleep(LOCK_PAUSE);
             }
             shown => return shown,
@@ -277,4 +281,30 @@ fn open_locked(file: &GetFile, name: &str) -> Result<OwnedFd, StoreError> {
 /// Only a regular file is replaced.
 fn check(file: &GetFile) -> Result<(), StoreError> {
     check_target(file.folder.dir(), file.name.as_bytes()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client::tree::{folder::Folder, held::Tries},
+        wire::RemotePath,
+    };
+
+    #[test]
+    fn what_another_process_writes_is_waited_for_until_a_time_that_is_that_of_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::top(dir.path(), None, Arc::default()).unwrap();
+        let name = RemotePath::new(b"f").unwrap();
+        let (remote, mtime) = (name.clone(), Mtime { seconds: 5, nanos: 0 });
+        let (tries, alone) = (Tries::default(), false);
+        let file = GetFile { folder, name, remote, size: 3, mtime, tries, alone };
+        let received = Received { file, mtime, content: b"new".to_vec() };
+        let (shared, over) = (Shared::new(&()), Instant::now());
+        let other = Temporary::write(&received).unwrap();
+        assert!(matches!(commit_when_free(&received, over, &shared), Err(StoreError::Busy)));
+        drop(other);
+        assert_eq!(commit_when_free(&received, over, &shared).unwrap(), 3);
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"new");
+    }
 }

@@ -7,38 +7,35 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
 };
 
 use rustix::{
     fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat},
-    io::{Errno, pread, retry_on_intr},
+    io::Errno,
 };
 
 use super::{
     Skipped, TreeEvent,
+    held::{File, Tries},
     queue::{Step, Walk},
     shared::Shared,
 };
 use crate::{
     client::ClientError,
     limits::{TREE_DEPTH_MAX, TREE_NAMES_MAX},
-    store::{Identity, StoreError, is_partial_name},
+    store::{Identity, Source, StoreError, is_partial_name},
     wire::{PathError, RemotePath},
 };
 
 /// A file to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct PutFile {
     dir: Arc<OwnedFd>,
     name: Vec<u8>,
     follow: bool,
     pub(super) remote: RemotePath,
     pub(super) shown: PathBuf,
-    /// How often it was tried, on a line that was whole.
-    pub(super) tries: u32,
-    /// Since when somebody else is writing it.
-    pub(super) busy_since: Option<Instant>,
+    tries: Tries,
     /// Whether it was sent on a line that broke: then the server may have it already.
     pub(super) sent: bool,
     /// Whether it is not to be sent ahead of its answer.
@@ -126,19 +123,9 @@ impl LocalWalk {
                 shared.tell(0, TreeEvent::Found { size: u64::try_from(stat.st_size).unwrap_or(0) });
                 let (dir, follow) = (Arc::clone(&level.dir), self.follow);
                 let remote = below(&level.remote, &name)?;
-                let (tries, sent, alone) = (0, false, false);
-                let busy_since = None;
-                Ok(Some(Step::File(PutFile {
-                    dir,
-                    name,
-                    follow,
-                    remote,
-                    shown,
-                    tries,
-                    busy_since,
-                    sent,
-                    alone,
-                })))
+                let (tries, sent, alone) = (Tries::default(), false, false);
+                let file = PutFile { dir, name, follow, remote, shown, tries, sent, alone };
+                Ok(Some(Step::File(file)))
             }
             FileType::Directory => {
                 let folder = self.look_into(level, &name, &shown);
@@ -155,9 +142,7 @@ impl LocalWalk {
             }
         }
     }
-}
 
-impl LocalWalk {
     /// Looks into a folder.
     fn look_into(&self, level: &Level, name: &[u8], shown: &Path) -> Result<MakeDir, ClientError> {
         let (remote, shown) = (below(&level.remote, name)?, shown.to_owned());
@@ -174,7 +159,7 @@ impl LocalWalk {
             return Ok(MakeDir { remote, level: below });
         };
         let error = StoreError::WrongKind(wrong);
-        Err(ClientError::Local { what: shown.display().to_string(), error })
+        Err(ClientError::local(&shown, error))
     }
 }
 
@@ -251,42 +236,36 @@ impl Level {
     }
 }
 
+impl File for PutFile {
+    fn shown(&self) -> PathBuf {
+        self.shown.clone()
+    }
+
+    fn tries(&mut self) -> &mut Tries {
+        &mut self.tries
+    }
+}
+
 impl PutFile {
     /// Opens it, if it still is a regular file.
-    pub(super) fn open(&self) -> Result<OwnedFd, StoreError> {
+    pub(super) fn open(&self) -> Result<Source, StoreError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat(&self.dir, &*self.name, flags | nofollow(self.follow), Mode::empty())
             .map_err(|errno| StoreError::from_errno("opening", errno))?;
-        let stat = fstat(&file).map_err(|errno| StoreError::from_errno("looking at it", errno))?;
-        if kind(&stat) != FileType::RegularFile {
-            return Err(StoreError::WrongKind("not a regular file"));
-        }
-        Ok(file)
+        Source::of_file(file)
     }
 
     /// Reads it as a whole; `None` if it has more than `most` bytes.
     pub(super) fn read(&self, most: u64) -> Result<Option<Content>, StoreError> {
-        let file = self.open()?;
-        let look = || fstat(&file).map_err(|errno| StoreError::from_errno("looking at it", errno));
-        let identity = Identity::of(&look()?);
+        let source = self.open()?;
+        let identity = *source.identity();
         let Some(size) = usize::try_from(identity.size).ok().filter(|_| identity.size <= most)
         else {
             return Ok(None);
         };
-        let (mut bytes, mut have) = (vec![0; size], 0);
-        while let Some(room) = bytes.get_mut(have..).filter(|room| !room.is_empty()) {
-            let read = retry_on_intr(|| pread(&file, &mut *room, have as u64));
-            match read.map_err(|errno| StoreError::from_errno("reading", errno))? {
-                0 => break,
-                read => have += read,
-            }
-        }
-        let is_whole = have == size && Identity::of(&look()?) == identity;
+        let mut bytes = vec![0; size];
+        let is_whole = source.read(0, &mut bytes)? == size && source.is_unchanged();
         Ok(Some(Content { identity, bytes: is_whole.then_some(bytes) }))
-    }
-
-    pub(super) fn local_error(&self, error: StoreError) -> ClientError {
-        ClientError::Local { what: self.shown.display().to_string(), error }
     }
 }
 
@@ -304,10 +283,7 @@ const fn nofollow(follow: bool) -> OFlags {
 }
 
 fn local_error(path: &Path, doing: &'static str, errno: Errno) -> ClientError {
-    ClientError::Local {
-        what: path.display().to_string(),
-        error: StoreError::from_errno(doing, errno),
-    }
+    ClientError::local(path, StoreError::from_errno(doing, errno))
 }
 
 pub(super) fn bytes(path: &Path) -> &[u8] {

@@ -7,6 +7,7 @@
 mod folder;
 mod get;
 mod group;
+mod held;
 mod local;
 mod put;
 mod queue;
@@ -18,8 +19,8 @@ mod worker;
 use std::{path::Path, sync::Arc, thread};
 
 use self::{
-    folder::Folder, get::GetWorker, group::Committers, local::LocalWalk, put::PutWorker,
-    queue::Queue, remote::RemoteWalk, shared::Shared,
+    folder::Folder, get::GetWorker, group::Committers, held::Held, local::LocalWalk,
+    put::PutWorker, queue::Queue, remote::RemoteWalk, shared::Shared,
 };
 use super::{Client, ClientError, Event, RateLimit};
 use crate::{
@@ -144,8 +145,7 @@ impl Client {
                 let jobs = self.tree_jobs(options.jobs);
                 let queue = Queue::new(walk, jobs);
                 run_jobs(jobs, &shared, |job| {
-                    let worker = PutWorker::new(self, &queue, &shared, job);
-                    worker::run(worker, self, &queue, &shared, job)
+                    worker::run(PutWorker::new(Held::new(self, &queue, &shared, job)))
                 });
             }
             Err(error) => shared.folder_failed(0, b"", &error),
@@ -174,9 +174,8 @@ impl Client {
                 thread::scope(|scope| {
                     let committers = Committers::start(scope, &shared);
                     run_jobs(jobs, &shared, |job| {
-                        let group = committers.group(job);
-                        let worker = GetWorker::new(self, &queue, &shared, group, job);
-                        worker::run(worker, self, &queue, &shared, job)
+                        let held = Held::new(self, &queue, &shared, job);
+                        worker::run(GetWorker::new(held, committers.group(job)))
                     });
                 });
             }

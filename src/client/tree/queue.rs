@@ -5,13 +5,10 @@
 //!
 //! A worker that gives up leaves what it holds to the others. So none of them is done before all are.
 
-use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{shared::Shared, worker::Held};
-use crate::client::{ClientError, Stop};
+use super::shared::Shared;
+use crate::client::{ClientError, LOOK_AT_STOP, Stop};
 
 /// A walk over a tree, depth first.
 pub(super) trait Walk {
@@ -94,8 +91,6 @@ impl<W: Walk> Queue<W> {
         shared: &Shared<'_>,
         stop: &Stop,
     ) -> Result<Next<W::File, W::Job>, ClientError> {
-        /// A stop that comes from another thread wakes nobody.
-        const LOOK_AT_STOP: Duration = Duration::from_millis(100);
         let idle = own != Own::Awaited;
         let mut state = self.state();
         loop {
@@ -165,13 +160,16 @@ impl<W: Walk> Queue<W> {
         self.changed.notify_all();
     }
 
-    /// A worker leaves, if there is another one to do what it `held`. Says whether there is.
-    pub(super) fn leave_to_others(&self, held: impl FnOnce() -> Held<W>) -> bool {
+    /// A worker leaves, if there is another one to do what it hands over. Says whether there is.
+    pub(super) fn leave_to_others(
+        &self,
+        hand_over: impl FnOnce() -> (Vec<W::File>, Option<W::Job>),
+    ) -> bool {
         let mut state = self.state();
         if state.workers <= 1 {
             return false;
         }
-        let (files, job) = held();
+        let (files, job) = hand_over();
         state.returned.extend(files);
         if job.is_some() {
             (state.waiting, state.running) = (job, false);

@@ -3,11 +3,12 @@
 //! The server may say anything: a name is taken only if it is one name, the depth is bounded, and so is
 //! what is kept of listings. That a listing has no end can't be told from one that is long.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     Skipped, TreeEvent,
     folder::Folder,
+    held::{File, Tries},
     local::{below, bytes, os},
     queue::{Step, Walk},
     shared::Shared,
@@ -34,17 +35,18 @@ pub(super) struct GetFile {
     pub(super) size: u64,
     /// As it was listed.
     pub(super) mtime: Mtime,
-    /// How often it was tried, on a line that was whole.
-    pub(super) tries: u32,
-    /// Since when somebody else is writing it.
-    pub(super) busy_since: Option<Instant>,
+    pub(super) tries: Tries,
     /// Whether it is not to be asked for ahead any more.
     pub(super) alone: bool,
 }
 
-impl GetFile {
-    pub(super) fn shown(&self) -> PathBuf {
+impl File for GetFile {
+    fn shown(&self) -> PathBuf {
         self.folder.shown.join(os(self.name.as_bytes()))
+    }
+
+    fn tries(&mut self) -> &mut Tries {
+        &mut self.tries
     }
 }
 
@@ -141,26 +143,24 @@ impl RemoteWalk {
         let remote = below(&level.path, &entry.name)?;
         // One name, and one that the store takes: `list_page` has seen to slashes and dots.
         let name = RemotePath::new(&entry.name)?;
-        let what = || level.folder.shown.join(os(&entry.name)).display().to_string();
+        let local = |error| ClientError::local(&level.folder.shown.join(os(&entry.name)), error);
         if name.as_bytes() != entry.name {
-            let error = StoreError::WrongKind("no file may come with this name");
-            return Err(ClientError::Local { what: what(), error });
+            return Err(local(StoreError::WrongKind("no file may come with this name")));
         }
         if entry.kind == 'd' {
             if depth >= TREE_DEPTH_MAX {
-                let error = StoreError::WrongKind("too many folders within one another");
-                return Err(ClientError::Local { what: what(), error });
+                return Err(local(StoreError::WrongKind("too many folders within one another")));
             }
             let folder = level.folder.below(&entry.name, Some(entry.mtime));
-            let folder = folder.map_err(|error| ClientError::Local { what: what(), error })?;
+            let folder = folder.map_err(local)?;
             let (entries, next) = (Vec::new(), Some(0));
             self.levels.push(Level { path: remote, folder, entries, next });
             return Ok(None);
         }
         shared.tell(0, TreeEvent::Found { size: entry.size });
         let (folder, size, mtime) = (Arc::clone(&level.folder), entry.size, entry.mtime);
-        let (tries, busy_since, alone) = (0, None, false);
-        Ok(Some(GetFile { folder, name, remote, size, mtime, tries, busy_since, alone }))
+        let (tries, alone) = (Tries::default(), false);
+        Ok(Some(GetFile { folder, name, remote, size, mtime, tries, alone }))
     }
 }
 

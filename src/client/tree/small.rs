@@ -14,17 +14,16 @@ const FRAMING_BYTES: usize = 256;
 /// The most that is read from the line at once.
 const READ_BYTES_MAX: usize = 64 << 10;
 
-/// The whole stream of a file, from its first byte.
-pub(super) struct Stream {
-    pub(super) frames: Vec<u8>,
-    pub(super) root: Md5Digest,
-}
-
-/// Makes the stream of a file.
-pub(super) fn stream(content: &[u8], digest: DigestChoice, engine: &Engine) -> Option<Stream> {
+/// Adds the stream of a file, from its first byte to its end, to `frames`. Returns the file's root.
+pub(super) fn stream(
+    content: &[u8],
+    digest: DigestChoice,
+    engine: &Engine,
+    frames: &mut Vec<u8>,
+) -> Option<Md5Digest> {
     let size = content.len() as u64;
     let mut outgoing = Outgoing::new(size, 0, &SegmentRuns::default(), digest).ok()?;
-    let mut frames = Vec::with_capacity(content.len() + FRAMING_BYTES);
+    frames.reserve(content.len() + FRAMING_BYTES);
     while !outgoing.has_ended() {
         if let Some(frame) = outgoing.next_frame() {
             frames.extend(frame_bytes(&frame));
@@ -42,8 +41,7 @@ pub(super) fn stream(content: &[u8], digest: DigestChoice, engine: &Engine) -> O
         frames.extend_from_slice(payload);
         outgoing.sent(payload.len());
     }
-    let (root, _) = outgoing.digests();
-    Some(Stream { frames, root: root? })
+    outgoing.digests().0
 }
 
 /// What a stream from the server came to.
@@ -117,21 +115,22 @@ mod tests {
         for size in [0, 1, 65_536, 65_537, 262_144] {
             for digest in [DigestChoice::Tree, DigestChoice::TreeAndMd5] {
                 let content: Vec<u8> = (0_u32..).map(|n| (n % 251) as u8).take(size).collect();
-                let stream = stream(&content, digest, &engine).unwrap();
+                let mut frames = Vec::new();
+                let root = stream(&content, digest, &engine, &mut frames).unwrap();
                 let mut tree = TreeHasher::new();
                 tree.update(&engine, &content);
-                assert_eq!(stream.root, tree.finish().root);
+                assert_eq!(root, tree.finish().root);
                 let mut incoming = Incoming::new(Progress::new(size as u64), digest);
                 let (mut pieces, mut jobs) = (Vec::new(), Vec::new());
-                let taken = incoming.parse(&stream.frames, &mut pieces, &mut jobs).unwrap();
-                assert_eq!(taken, stream.frames.len());
-                run_jobs(&engine, &mut jobs, &stream.frames);
+                let taken = incoming.parse(&frames, &mut pieces, &mut jobs).unwrap();
+                assert_eq!(taken, frames.len());
+                run_jobs(&engine, &mut jobs, &frames);
                 incoming.hashed(jobs.into_iter());
                 let mut last = None;
                 for piece in pieces {
                     match piece {
                         Piece::Data { offset, range } => {
-                            incoming.wrote(offset, &stream.frames[range]);
+                            incoming.wrote(offset, &frames[range]);
                         }
                         Piece::Frame(frame) => last = Some(incoming.settle(frame).unwrap()),
                     }

@@ -56,7 +56,7 @@ impl Reactor {
         }
     }
 
-    pub(super) fn remember(&mut self, token: Token, digests: Option<FileDigests>) {
+    fn remember(&mut self, token: Token, digests: Option<FileDigests>) {
         if let Some(connection) = find(&mut self.connections, token)
             && let Some(home) = &connection.home
         {
@@ -64,7 +64,7 @@ impl Reactor {
         }
     }
 
-    pub(super) fn start(&mut self, token: Token, id: JobId, job: Job, now: Instant) {
+    fn start(&mut self, token: Token, id: JobId, job: Job, now: Instant) {
         let job = match job {
             Job::FindAccount(name) => return self.find_account(token, id, name, now),
             Job::OpenHome(account) => return self.open_home(token, id, account, now),
@@ -102,13 +102,7 @@ impl Reactor {
     }
 
     /// Has small files stored together, but for those that another client is writing.
-    pub(super) fn store_together(
-        &mut self,
-        token: Token,
-        id: JobId,
-        files: Vec<SmallFile>,
-        now: Instant,
-    ) {
+    fn store_together(&mut self, token: Token, id: JobId, files: Vec<SmallFile>, now: Instant) {
         let home = find(&mut self.connections, token).and_then(|it| it.home.clone());
         let Some(home) = home else { return };
         let files = files.into_iter().map(|file| {

@@ -104,7 +104,7 @@ impl Reactor {
         enqueue(&mut self.ready, connection);
     }
 
-    pub(super) fn take_read(&mut self, token: Token, read: u64, done: Done, now: Instant) {
+    fn take_read(&mut self, token: Token, read: u64, done: Done, now: Instant) {
         let Some(connection) = find(&mut self.connections, token) else {
             return;
         };

@@ -133,10 +133,7 @@ impl Reactor {
             return self.go_on_opening(ticket, opening);
         }
         // What is open for it is closed where that may take its time.
-        self.disk.submit(Ticket::Nobody, move || {
-            drop(opening);
-            Done::Nothing
-        });
+        self.disk.submit_unawaited(Ticket::Nobody, move || drop(opening));
     }
 
     /// Logins that wait for the walk of another look again whether it is over.

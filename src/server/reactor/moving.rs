@@ -47,7 +47,7 @@ impl Reactor {
     }
 
     /// One chunk of each connection in the batch; returns how many bytes that was.
-    pub(super) fn bulk_step(&mut self, batch: &[Token], now: Instant) -> usize {
+    fn bulk_step(&mut self, batch: &[Token], now: Instant) -> usize {
         let crowd = batch.len() + self.bulk.len();
         let chunk_bytes = step_chunk_bytes(batch.len());
         let turn = Turn { disk: &self.disk, now, crowd, chunk_bytes, cold: &self.cold_reads };

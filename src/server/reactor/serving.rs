@@ -100,7 +100,7 @@ impl Reactor {
     }
 
     /// Queues bulk work, notices the end of input, and sets the reminder.
-    pub(super) fn after_service(&mut self, token: Token, now: Instant) {
+    fn after_service(&mut self, token: Token, now: Instant) {
         let Some(connection) = find(&mut self.connections, token) else {
             return;
         };

@@ -91,13 +91,10 @@ impl Reactor {
     /// Tells a sibling that knows nothing how things stand.
     fn tell_all_to(&mut self, sibling: u8, now: Instant) {
         let Some(siblings) = &mut self.siblings else { return };
-        for (key, count) in self.gate.tally.all() {
-            siblings.tell(sibling, &Message::Count(key, count), now);
-        }
-        for (home, state) in self.holdings.to_tell(true) {
-            siblings.tell(sibling, &Message::Home(home, state), now);
-        }
-        siblings.tell(sibling, &Message::Welcome, now);
+        let counts = self.gate.tally.all().map(|(key, count)| Message::Count(key, count));
+        let homes = self.holdings.to_tell(true).into_iter();
+        let homes = homes.map(|(home, state)| Message::Home(home, state));
+        siblings.tell_anew(sibling, counts.chain(homes).chain([Message::Welcome]), now);
     }
 
     /// Tells all others.

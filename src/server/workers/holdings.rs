@@ -53,8 +53,8 @@ impl Holdings {
         let mut entries = self.lock();
         let is_inside = entries.inside.contains_key(&home);
         let holding = entries.homes.get_mut(&home)?;
-        let age = Duration::from_nanos(clock_nanos().saturating_sub(holding.measured));
-        (is_inside || age < MEASURE_INTERVAL).then(|| holding.ledger())
+        let is_fresh = holding.age(clock_nanos()) < MEASURE_INTERVAL;
+        (is_inside || is_fresh).then(|| holding.ledger())
     }
 
     /// A home was measured, by a walk that began at a time of the shared clock. If a sibling was
@@ -64,7 +64,9 @@ impl Holdings {
         if let Some(holding) = entries.homes.get_mut(&home).filter(|it| it.measured > began) {
             return holding.ledger();
         }
-        let mut holding = Holding::new(clock_nanos(), found);
+        let now = clock_nanos();
+        entries.tidy(now);
+        let mut holding = Holding::new(now, found);
         let ledger = holding.ledger();
         entries.homes.insert(home, holding);
         ledger
@@ -142,7 +144,24 @@ impl Holdings {
     }
 }
 
+impl Entries {
+    /// Forgets homes that will be measured again before anybody is in them: not as soon as that is
+    /// so, since what siblings tell takes its time.
+    fn tidy(&mut self, now: u64) {
+        self.homes.retain(|home, holding| {
+            // Whoever is in it here has the ledger as well.
+            let is_used = holding.ledger.as_ref().is_some_and(|it| Arc::strong_count(it) > 1);
+            is_used || self.inside.contains_key(home) || holding.age(now) < 2 * MEASURE_INTERVAL
+        });
+    }
+}
+
 impl Holding {
+    /// How long ago it was measured.
+    fn age(&self, now: u64) -> Duration {
+        Duration::from_nanos(now.saturating_sub(self.measured))
+    }
+
     fn new(measured: u64, base: Usage) -> Self {
         let (told, gone) = (HashMap::new(), [0; 2]);
         Self { measured, base, ledger: None, told, gone, published: None }
@@ -236,6 +255,28 @@ mod tests {
         let new = Holdings::default();
         a.to_tell(true).iter().for_each(|(home, state)| new.hear(0, *home, state, false));
         assert_eq!(new.join(HOME).unwrap().usage().bytes, 150);
+    }
+
+    #[test]
+    fn homes_that_nobody_comes_back_to_are_forgotten() {
+        let a = Holdings::default();
+        let used = a.settle((1, 1), usage(1), 0);
+        a.settle((1, 2), usage(1), 0);
+        a.settle((1, 3), usage(1), 0);
+        a.hear_inside(7, (1, 3), true);
+        let known = |later: Duration| {
+            let later = u64::try_from(later.as_nanos()).unwrap();
+            let mut entries = a.lock();
+            entries.tidy(clock_nanos() + later);
+            let mut known: Vec<u64> = entries.homes.keys().map(|(_, number)| *number).collect();
+            known.sort_unstable();
+            known
+        };
+        assert_eq!(known(MEASURE_INTERVAL), [1, 2, 3]);
+        assert_eq!(known(2 * MEASURE_INTERVAL), [1, 3]);
+        drop(used);
+        a.forget(7);
+        assert_eq!(known(2 * MEASURE_INTERVAL), []);
     }
 
     #[test]

@@ -100,9 +100,9 @@ impl Message {
                 put(&mut out, *count);
                 put_key(&mut out, key);
             }
-            Self::Failed(address, name) => put_login(&mut out, 2, *address, name),
-            Self::Succeeded(address, name) => put_login(&mut out, 3, *address, name),
-            Self::Registered(address) => put_login(&mut out, 4, *address, ""),
+            Self::Failed(address, name) => put_address(&mut out, 2, *address, name),
+            Self::Succeeded(address, name) => put_address(&mut out, 3, *address, name),
+            Self::Registered(address) => put_address(&mut out, 4, *address, ""),
             Self::Took(user, bytes) => {
                 out.push(5);
                 put(&mut out, *bytes);
@@ -187,29 +187,26 @@ fn put_all(out: &mut Vec<u8>, numbers: &[u64]) {
     numbers.iter().for_each(|&number| put(out, number));
 }
 
-fn put_address(out: &mut Vec<u8>, address: IpAddr) {
+/// A kind, an address, and a name behind it, if there is one.
+fn put_address(out: &mut Vec<u8>, kind: u8, address: IpAddr, name: &str) {
     let address = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,
     };
-    out.extend(address.octets());
-}
-
-fn put_login(out: &mut Vec<u8>, kind: u8, address: IpAddr, name: &str) {
     out.push(kind);
-    put_address(out, address);
-    out.extend(name.as_bytes());
+    out.extend(address.octets());
+    out.extend(name.bytes());
 }
 
 fn put_key(out: &mut Vec<u8>, key: &Key) {
     match key {
         Key::Connections => out.push(0),
-        Key::Address(address) => put_login(out, 1, *address, ""),
+        Key::Address(address) => put_address(out, 1, *address, ""),
         Key::User(user) => {
             out.push(2);
             out.extend(user.as_str().bytes());
         }
-        Key::Attempts(address) => put_login(out, 3, *address, ""),
+        Key::Attempts(address) => put_address(out, 3, *address, ""),
         Key::Actions => out.push(4),
         Key::Action(name) => {
             out.push(5);

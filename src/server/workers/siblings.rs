@@ -48,6 +48,8 @@ struct Sibling {
     outbox: UnixDatagram,
     incarnation: Option<u32>,
     backlog: VecDeque<Vec<u8>>,
+    /// How long that may become.
+    backlog_max: usize,
     /// More had to be told than may be kept.
     behind: bool,
 }
@@ -78,8 +80,9 @@ impl Siblings {
             }
         }
         let other = |(index, outbox): (usize, UnixDatagram)| {
-            let sibling =
-                Sibling { outbox, incarnation: None, backlog: VecDeque::new(), behind: false };
+            let (incarnation, backlog, behind) = (None, VecDeque::new(), false);
+            let backlog_max = SIBLING_BACKLOG_MAX;
+            let sibling = Sibling { outbox, incarnation, backlog, backlog_max, behind };
             (index != usize::from(seat.index)).then_some(sibling)
         };
         let siblings = Self {
@@ -187,6 +190,23 @@ impl Siblings {
         }
     }
 
+    /// Tells one how all stands. Nothing of that is forgotten, however much it is: it would have to be
+    /// told anew for ever.
+    pub(in crate::server) fn tell_anew(
+        &mut self,
+        to: u8,
+        all: impl Iterator<Item = Message>,
+        now: Instant,
+    ) {
+        if let Some(Some(sibling)) = self.others.get_mut(usize::from(to)) {
+            let bytes = all.map(|message| message.to_bytes(self.index, self.incarnation));
+            sibling.backlog.extend(bytes);
+            sibling.backlog_max = sibling.backlog.len() + SIBLING_BACKLOG_MAX;
+            let waits = !sibling.flush();
+            self.retry_later(waits, now);
+        }
+    }
+
     fn retry_later(&mut self, waits: bool, now: Instant) {
         if waits {
             self.retry_at.get_or_insert(now + SIBLING_INTERVAL);
@@ -224,7 +244,7 @@ impl Sibling {
         if self.backlog.is_empty() && !self.behind && self.sent(bytes) {
             return true;
         }
-        if self.backlog.len() >= SIBLING_BACKLOG_MAX {
+        if self.backlog.len() >= self.backlog_max {
             self.backlog.clear();
             self.behind = true;
         }
@@ -242,6 +262,7 @@ impl Sibling {
                 return false;
             }
         }
+        self.backlog_max = SIBLING_BACKLOG_MAX;
         true
     }
 
@@ -252,5 +273,55 @@ impl Sibling {
                 sent => return sent.is_ok(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, os::fd::AsFd as _, path::Path};
+
+    use mio::Poll;
+
+    use super::*;
+    use crate::server::workers::{Key, Seats};
+
+    /// Two workers, who have heard of nobody yet.
+    fn pair() -> [Siblings; 2] {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let seats = Seats::bind(&[any], 2, Path::new("/r"), Path::new("/u")).unwrap();
+        let poll = Poll::new().unwrap();
+        [0, 1].map(|index| {
+            let (ours, theirs) = Seats::line().unwrap();
+            seats.hand_over(index, &[], ours.as_fd()).unwrap();
+            let seat = Seat::take(theirs.as_fd()).unwrap();
+            Siblings::new(seat, poll.registry(), (Token(0), Token(1))).unwrap()
+        })
+    }
+
+    #[test]
+    fn who_is_told_anew_is_told_all_however_much_that_is() {
+        let [mut tells, mut hears] = pair();
+        let mut now = Instant::now();
+        let count = 3 * SIBLING_BACKLOG_MAX as u64;
+        let all = || {
+            let counts = (0..count).map(|n| Message::Count(Key::Awaited(n), n));
+            counts.chain([Message::Welcome])
+        };
+        tells.tell_anew(1, all(), now);
+        let mut heard = 0;
+        for _ in 0..100_000 {
+            match hears.hear() {
+                Heard::Said(0, Message::Welcome) => break,
+                Heard::Said(0, Message::Count(Key::Awaited(n), _)) => heard = heard.max(n + 1),
+                Heard::Said(..) | Heard::New(_) => {}
+                Heard::Nothing => {
+                    now += SIBLING_INTERVAL;
+                    for behind in tells.retry(now) {
+                        tells.tell_anew(behind, all(), now);
+                    }
+                }
+            }
+        }
+        assert_eq!(heard, count);
     }
 }
