@@ -418,7 +418,7 @@ fn pieces_of(stream: &[u8], size: u64, most: usize) -> Vec<(u64, usize)> {
     let mut incoming = Incoming::new(Progress::new(size), DigestChoice::Tree);
     let (mut at, mut all) = (0, Vec::new());
     while at < stream.len() {
-        let wanted = incoming.next_read_bytes(most);
+        let (wanted, skew) = (incoming.next_read_bytes(most), incoming.skew());
         assert!(wanted > 0 && wanted <= most + 48, "{wanted}");
         let input = &stream[at..(at + wanted).min(stream.len())];
         at += input.len();
@@ -428,7 +428,11 @@ fn pieces_of(stream: &[u8], size: u64, most: usize) -> Vec<(u64, usize)> {
         incoming.hashed(jobs.into_iter());
         for piece in pieces {
             match piece {
-                Piece::Data { offset, range } => all.push((offset, range.len())),
+                Piece::Data { offset, range } => {
+                    // A block of the file is a line of the buffer.
+                    assert_eq!((skew + range.start) % 64, at(offset % 64), "at {offset}");
+                    all.push((offset, range.len()));
+                }
                 Piece::Frame(frame) => drop(incoming.settle(frame).unwrap()),
             }
         }
