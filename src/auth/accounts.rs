@@ -146,7 +146,7 @@ impl Accounts {
     /// The user of this name, also a locked one; not one whose line is odd.
     #[must_use]
     pub fn get(&self, name: &UserName) -> Option<&Arc<Account>> {
-        self.iter().find(|account| account.name == *name)
+        self.lookup.get(name)
     }
 
     /// All users in the order of the file, without those whose lines are odd.

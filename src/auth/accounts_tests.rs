@@ -256,3 +256,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_user_is_got_by_name_and_nobody_else() {
+    let mut accounts = Accounts::new([0; 32]);
+    assert!(accounts.get(&UserName::anonymous()).is_none());
+    let names: Vec<UserName> = (0..50).map(|n| name(&format!("user{n}"))).collect();
+    for (count, new) in names.iter().enumerate() {
+        assert!(accounts.put(Account::new(new.clone(), Rights::READ)));
+        for (at, name) in names.iter().enumerate() {
+            let got = accounts.get(name).map(|account| &account.name);
+            assert_eq!(got, (at <= count).then_some(name));
+        }
+    }
+    assert!(accounts.get(&UserName::anonymous()).is_none());
+}

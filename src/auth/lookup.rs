@@ -91,6 +91,14 @@ impl Lookup {
         Self { secret, hashes, slots }
     }
 
+    /// The user of this name. The time tells whether there is one.
+    pub(super) fn get(&self, name: &UserName) -> Option<&Arc<Account>> {
+        let hash = name_hash(&self.secret, name.as_str());
+        let at = last_not_beyond(&self.hashes, hash);
+        self.hashes.get(at).filter(|there| **there == hash)?;
+        self.slots.get(at).map(|slot| &slot.account)
+    }
+
     /// The user of this name, or a decoy.
     pub(super) fn find(&self, name: &str) -> Candidate {
         let hash = name_hash(&self.secret, name);

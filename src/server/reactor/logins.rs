@@ -1,12 +1,12 @@
 //! Logins as the reactor sees them: jobs that need more than a home, and what comes of them.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use mio::Token;
 
 use super::{Reactor, enqueue, find};
 use crate::{
-    auth::{Account, Accounts, UserName},
+    auth::{Account, Accounts},
     limits::{PARKED_INTERVAL, USERS_INTERVAL},
     server::{
         connection::Connection,
@@ -195,8 +195,6 @@ impl Reactor {
     /// The user file has changed: who is locked or gone goes, the others get their new rights.
     pub(super) fn take_accounts(&mut self, accounts: &Accounts, now: Instant) {
         self.greeting = Arc::new(gate::greeting(&self.settings.access, Some(accounts)));
-        let by_name: HashMap<&UserName, &Arc<Account>> =
-            accounts.iter().map(|account| (&account.name, account)).collect();
         let tokens: Vec<Token> = self.connections.iter().map(|(_, it)| it.token).collect();
         for token in tokens {
             let Some(connection) = find(&mut self.connections, token) else { continue };
@@ -205,8 +203,7 @@ impl Reactor {
                 continue;
             }
             let had_quota = has_quota(account);
-            let account = by_name.get(&account.name).filter(|account| !account.locked);
-            let account = account.map(|account| Arc::clone(account));
+            let account = accounts.get(&account.name).filter(|account| !account.locked).cloned();
             let rate = account.as_ref().and_then(|account| account.max_rate);
             connection.user.iter().for_each(|user| self.rates.limit_user(user, rate, now));
             let ledger = connection.home.as_ref().and_then(|home| home.ledger());

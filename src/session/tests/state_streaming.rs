@@ -430,7 +430,7 @@ fn pieces_of(stream: &[u8], size: u64, most: usize) -> Vec<(u64, usize)> {
             match piece {
                 Piece::Data { offset, range } => {
                     // A block of the file is a line of the buffer.
-                    assert_eq!((skew + range.start) % 64, at(offset % 64), "at {offset}");
+                    assert_eq!((skew + range.start) as u64 % 64, offset % 64, "at {offset}");
                     all.push((offset, range.len()));
                 }
                 Piece::Frame(frame) => drop(incoming.settle(frame).unwrap()),
