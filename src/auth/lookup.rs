@@ -2,9 +2,11 @@
 //! time it took, whether there is one.
 //!
 //! For every name a decoy is computed from the name and a secret of the user file: so an unknown
-//! name always has the same salt, as a known one has. The place of a name among the users is found
-//! by its hash under the same secret, in the same number of steps whether it is there or not, and
-//! the choice between user and decoy is made without a branch.
+//! name always has the same salt, as a known one has. A name is searched for by its hash under the
+//! same secret, in the same number of steps whether it is there or not. At the end of the search an
+//! unknown one has drawn the place of some user, and is treated like him until the choice between
+//! him and the decoy, so that what a place takes tells nothing either. Neither the steps nor the
+//! choices are branches: the processor would guess those by what was searched for before.
 
 use std::{fmt, sync::Arc};
 
@@ -20,9 +22,9 @@ use crate::limits::SCRAM_ITERATIONS;
 #[derive(Clone)]
 pub(super) struct Lookup {
     secret: Keyed,
-    /// Hashes of the names, sorted.
+    /// Hashes of the names, sorted. Never empty.
     hashes: Vec<u128>,
-    /// The users in the order of `hashes`, and behind them one for nobody.
+    /// The users in the order of `hashes`; one for nobody if there are no users.
     slots: Vec<Slot>,
 }
 
@@ -80,10 +82,12 @@ impl Lookup {
                 (name_hash(&secret, name), Slot::new(account, Decoy::of(&secret, name)))
             })
             .collect();
+        if sorted.is_empty() {
+            let nobody = Arc::new(Account::new(UserName::anonymous(), Rights::NONE));
+            sorted.push((0, Slot::new(&nobody, Decoy::of(&secret, ""))));
+        }
         sorted.sort_unstable_by_key(|(hash, _)| *hash);
-        let (hashes, mut slots): (Vec<_>, Vec<_>) = sorted.into_iter().unzip();
-        let nobody = Arc::new(Account::new(UserName::anonymous(), Rights::NONE));
-        slots.push(Slot::new(&nobody, Decoy::of(&secret, "")));
+        let (hashes, slots) = sorted.into_iter().unzip();
         Self { secret, hashes, slots }
     }
 
@@ -91,12 +95,12 @@ impl Lookup {
     pub(super) fn find(&self, name: &str) -> Candidate {
         let hash = name_hash(&self.secret, name);
         let Decoy { scram, cram } = Decoy::of(&self.secret, name);
-        let at = self.hashes.partition_point(|other| *other < hash);
-        let there = self.hashes.get(at).copied().unwrap_or(!hash);
+        let at = last_not_beyond(&self.hashes, hash);
         // 128 bits under a secret: no two names ever have the same.
-        let known = there.ct_eq(&hash);
-        let Some(slot) = self.slots.get(at) else {
-            unreachable!("there is one slot more than there are places")
+        let known = self.hashes.get(at).copied().unwrap_or(!hash).ct_eq(&hash);
+        let slot = self.slots.get(select(lot(hash, self.slots.len()), at, known));
+        let Some(slot) = slot else {
+            unreachable!("there is a slot for each hash, and for each lot")
         };
         Candidate {
             scram: scram.or(&slot.scram, known),
@@ -105,6 +109,32 @@ impl Lookup {
             open: known & Choice::from(u8::from(slot.open)),
         }
     }
+}
+
+/// The index of the last hash that is not beyond `wanted`, or 0. The hashes are sorted; their number
+/// alone says how many steps it takes.
+///
+/// So it is with the standard library's search, but the compiler makes branches of its steps.
+fn last_not_beyond(hashes: &[u128], wanted: u128) -> usize {
+    let (mut at, mut left) = (0, hashes.len());
+    while left > 1 {
+        let half = left / 2;
+        let further = hashes.get(at + half).is_some_and(|hash| *hash <= wanted);
+        at = select(at, at + half, Choice::from(u8::from(further)));
+        left -= half;
+    }
+    at
+}
+
+/// One of `count` indices, each for as many hashes: that of the hash if all had even distances.
+fn lot(hash: u128, count: usize) -> usize {
+    usize::try_from(((hash >> 64) * count as u128) >> 64).unwrap_or(0)
+}
+
+/// `if_set` if `choice` is set, else `other`, without a branch.
+fn select(other: usize, if_set: usize, choice: Choice) -> usize {
+    let set = usize::from(choice.unwrap_u8());
+    (1 - set) * other + set * if_set
 }
 
 impl Slot {
@@ -138,4 +168,59 @@ impl Decoy {
 fn name_hash(secret: &Keyed, name: &str) -> u128 {
     let hash = finish(secret.clone(), &[b"name:", name.as_bytes()]);
     u128::from_be_bytes(*hash.first_chunk().unwrap_or(&[0; 16]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Looks at all of them, one after the other.
+    fn naive(hashes: &[u128], wanted: u128) -> usize {
+        hashes.iter().rposition(|hash| *hash <= wanted).unwrap_or(0)
+    }
+
+    #[test]
+    fn every_place_among_any_number_is_found() {
+        for count in 0..70 {
+            let hashes: Vec<u128> = (1..=count).map(|n| 10 * n).collect();
+            for wanted in 0..=10 * (count + 1) {
+                assert_eq!(last_not_beyond(&hashes, wanted), naive(&hashes, wanted), "{count}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_names_come_to_every_user_equally_often() {
+        let name = |n| format!("user{n}").parse().unwrap();
+        let users: Vec<_> = (0..4).map(|n| Arc::new(Account::new(name(n), Rights::ALL))).collect();
+        let lookup = Lookup::new(&[0; 32], users.iter());
+        let drawn: Vec<_> =
+            (0..4000).map(|n| lookup.find(&format!("nobody{n}")).account.name.clone()).collect();
+        for user in users {
+            let count = drawn.iter().filter(|name| **name == user.name).count();
+            assert!((900..1100).contains(&count), "{} is drawn {count} times", user.name);
+        }
+    }
+
+    #[test]
+    fn a_lot_is_always_a_place() {
+        for count in [1, 2, 3, 500] {
+            assert_eq!((lot(0, count), lot(u128::MAX, count)), (0, count - 1));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_search_finds_what_a_look_at_all_would(
+            mut hashes in proptest::collection::vec(any::<u128>(), 0..300),
+            others in proptest::collection::vec(any::<u128>(), 10),
+        ) {
+            hashes.sort_unstable();
+            for &wanted in hashes.iter().chain(&others).chain(&[0, u128::MAX]) {
+                prop_assert_eq!(last_not_beyond(&hashes, wanted), naive(&hashes, wanted));
+            }
+        }
+    }
 }
