@@ -1,16 +1,33 @@
 //! Whether the time of a search for an account tells who has one.
+//!
+//! Of two names that stay the same the time would tell where they lie in memory, which is another
+//! place in each run. So known names are compared with unknown ones, each search being for one
+//! that is drawn anew, among users who are others every few searches.
 
 use std::{hint::black_box, time::Instant};
 
-use towpath::auth::{Account, Accounts, Rights, ScramVerifier};
+use towpath::auth::{Accounts, ScramVerifier};
 
 use crate::{
     bounds::Bounds,
-    support::people::{ITERATIONS, PASSWORD, name, password},
+    support::{
+        Rng, fresh_seed,
+        people::{ITERATIONS, PASSWORD, password},
+    },
 };
 
-/// Searches for each of the two names that are compared.
+/// Searches for names of each of the two kinds that are compared.
 const SEARCHES: usize = 100_000;
+
+/// Users among whom is searched, with the names of the first numbers.
+const USERS: u64 = 500;
+
+/// Numbers that a name can have; beyond those of the users nobody has them.
+const NUMBERS: u64 = 100_000;
+
+/// Searches among the same users. Before them are as many that do not count, and bring into the
+/// caches what the others find there.
+const AMONG_SAME: usize = 1000;
 
 /// Beyond this, Welch's t is no chance: one in 100,000.
 const T_MAX: f64 = 4.5;
@@ -19,38 +36,56 @@ const T_MAX: f64 = 4.5;
 /// each time.
 const TRIES: usize = 3;
 
-/// The t of a known name against an unknown one, beside that of two known ones.
+/// The t of known names against unknown ones, beside that of known ones against one another.
 pub(crate) fn measure(bounds: &mut Bounds) {
-    let accounts = accounts();
-    let least = |names: [&str; 2]| {
-        let tries = (0..TRIES).map(|_| compare(&accounts, names));
+    let mut rng = Rng::new(fresh_seed());
+    let verifier = ScramVerifier::new(&password(PASSWORD), [9; 16], ITERATIONS).to_text();
+    let mut least = |others_known| {
+        let tries = (0..TRIES).map(|_| compare(&mut rng, &verifier, others_known));
         tries.map(f64::abs).min_by(f64::total_cmp).unwrap_or(f64::NAN)
     };
-    bounds.figure("t of two known names", least(["user250", "user123"]), 0.0..=T_MAX);
-    bounds.figure("t of a known name and none", least(["user250", "nobody0"]), 0.0..=T_MAX);
+    bounds.figure("t of known names and known ones", least(true), 0.0..=T_MAX);
+    bounds.figure("t of known names and unknown ones", least(false), 0.0..=T_MAX);
 }
 
-fn accounts() -> Accounts {
-    let verifier = ScramVerifier::new(&password(PASSWORD), [9; 16], ITERATIONS);
-    let mut accounts = Accounts::new([0; 32]);
-    for n in 0..500 {
-        let account = Account::new(name(&format!("user{n:03}")), Rights::READ);
-        assert!(accounts.put(Account { scram: Some(verifier.clone()), ..account }));
+/// Users under a secret that is drawn for them.
+fn accounts(rng: &mut Rng, verifier: &str) -> Accounts {
+    let mut secret = [0; 32];
+    rng.fill(&mut secret);
+    let mut text = Accounts::new(secret).to_text();
+    for number in 0..USERS {
+        text.push_str(&format!("{} rights=r scram={verifier}\n", name(number)));
     }
-    accounts
+    Accounts::parse(&text).expect("a user file").0
 }
 
-/// Welch's t of the times that two names take.
-fn compare(accounts: &Accounts, names: [&str; 2]) -> f64 {
+/// All are of one length, and made in one way.
+fn name(number: u64) -> String {
+    format!("user{}", NUMBERS + number)
+}
+
+/// Welch's t of the times that searches for known names take, and those for others.
+fn compare(rng: &mut Rng, verifier: &str, others_known: bool) -> f64 {
     let mut times = [Vec::new(), Vec::new()];
-    let mut random = 1_u64;
-    for _ in 0..2 * SEARCHES {
-        // Interleaved by chance, so that nothing periodic favours one.
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let which = usize::from(random >> 63 == 1);
-        let began = Instant::now();
-        drop(black_box(accounts.find(black_box(names[which]))));
-        times[which].push(1e9 * began.elapsed().as_secs_f64());
+    while times.iter().any(|times| times.len() < SEARCHES) {
+        let accounts = accounts(rng, verifier);
+        let draw = |_| {
+            // Interleaved by chance, so that nothing periodic favours one.
+            let other = rng.flag();
+            let known = !other || others_known;
+            let numbers = if known { 0..=USERS - 1 } else { USERS..=NUMBERS - 1 };
+            (usize::from(other), name(rng.within(&numbers)))
+        };
+        // All names are there before the first one is searched for.
+        let draws: Vec<_> = (0..2 * AMONG_SAME).map(draw).collect();
+        for (n, (which, name)) in draws.iter().enumerate() {
+            let began = Instant::now();
+            drop(black_box(accounts.find(black_box(name))));
+            let took = 1e9 * began.elapsed().as_secs_f64();
+            if n >= AMONG_SAME {
+                times[*which].push(took);
+            }
+        }
     }
     // What the system did in between is cut off, at the same time for both.
     let mut all: Vec<f64> = times.concat();
@@ -63,6 +98,7 @@ fn compare(accounts: &Accounts, names: [&str; 2]) -> f64 {
         let variance = kept.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
         (mean, variance / count)
     });
-    println!("searches take {:.1} ns and {:.1} ns", a.0, b.0);
-    (a.0 - b.0) / (a.1 + b.1).sqrt()
+    let t = (a.0 - b.0) / (a.1 + b.1).sqrt();
+    println!("searches take {:.2} ns and {:.2} ns, t {t:.2}", a.0, b.0);
+    t
 }

@@ -6,7 +6,7 @@
 //! same secret, in the same number of steps whether it is there or not. At the end of the search an
 //! unknown one has drawn the place of some user, and is treated like him until the choice between
 //! him and the decoy, so that what a place takes tells nothing either. Neither the steps nor the
-//! choices are branches: those are guessed by the processor, and it learns who was there.
+//! choices are branches: the processor would guess those by what was searched for before.
 
 use std::{fmt, sync::Arc};
 
@@ -119,9 +119,10 @@ impl Lookup {
     }
 }
 
-/// The index of the last hash that is not beyond `wanted`, or 0. The hashes are sorted.
+/// The index of the last hash that is not beyond `wanted`, or 0. The hashes are sorted; their number
+/// alone says how many steps it takes.
 ///
-/// The standard library's search takes as many steps, but the compiler makes branches of them.
+/// So it is with the standard library's search, but the compiler makes branches of its steps.
 fn last_not_beyond(hashes: &[u128], wanted: u128) -> usize {
     let (mut at, mut left) = (0, hashes.len());
     while left > 1 {
