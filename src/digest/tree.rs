@@ -155,6 +155,8 @@ pub struct SegmentLeaves {
     leaves: [Option<Md5Digest>; LEAVES_PER_SEGMENT],
     /// Leaves this segment has; 0 if there is no such segment.
     count: usize,
+    /// How many of them are not there yet.
+    missing: usize,
 }
 
 impl SegmentLeaves {
@@ -166,7 +168,7 @@ impl SegmentLeaves {
         debug_assert!((1..=SEGMENT_BYTES).contains(&segment_len_bytes));
         let count = usize::try_from(segment_len_bytes.div_ceil(LEAF_BYTES)).unwrap_or(0);
         let count = if count > LEAVES_PER_SEGMENT { 0 } else { count };
-        Self { leaves: [None; LEAVES_PER_SEGMENT], count }
+        Self { leaves: [None; LEAVES_PER_SEGMENT], count, missing: count }
     }
 
     /// Notes the digest of a leaf, or replaces it. An index beyond the segment is ignored.
@@ -174,6 +176,7 @@ impl SegmentLeaves {
         let leaf = self.leaves.iter_mut().take(self.count).nth(leaf_index);
         debug_assert!(leaf.is_some(), "leaf {leaf_index} of {}", self.count);
         if let Some(leaf) = leaf {
+            self.missing -= usize::from(leaf.is_none());
             *leaf = Some(digest);
         }
     }
@@ -184,10 +187,10 @@ impl SegmentLeaves {
         self.leaves.get(leaf_index).copied().flatten()
     }
 
-    /// The digest of the segment, once all its leaves are there.
+    /// The digest of the segment, once all its leaves are there. Before, it costs nothing to ask.
     #[must_use]
     pub fn complete(&self) -> Option<Md5Digest> {
-        if self.count == 0 {
+        if self.count == 0 || self.missing > 0 {
             return None;
         }
         let mut md5 = md5::Md5::new();
@@ -328,6 +331,7 @@ mod tests {
             let mut segment = SegmentLeaves::new(len);
             for index in 0..leaves {
                 assert_eq!(segment.complete(), None, "{len} bytes");
+                segment.set(index, Md5Digest::of(b"another"));
                 segment.set(index, Md5Digest::of(b"leaf"));
             }
             assert!(segment.complete().is_some(), "{len} bytes");
