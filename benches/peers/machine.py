@@ -54,7 +54,8 @@ def _after(path, name):
 
 
 def _file_system(folder):
+    # `stat -f` can't tell ext4 from its ancestors.
     done = subprocess.run(
-        ["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=False
+        ["findmnt", "-n", "-o", "FSTYPE", "-T", folder], capture_output=True, text=True, check=False
     )
     return done.stdout.strip() or "an unknown file system"

@@ -32,7 +32,7 @@ const _: () = assert!(FRAMING_BYTES < STAGGER_BYTES);
 const PIECES_PER_STEP: usize = 128;
 const RECEIVE_BYTES_MIN: usize = 4 << 10;
 
-/// So many connections that read cold files are a crowd, each of which fetches a leaf at once.
+/// So many connections that read cold files are a crowd, each of which fetches little at once.
 const COLD_CROWD: usize = 64;
 const COLD_BYTES_MIN: usize = 64 << 10;
 
