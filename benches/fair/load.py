@@ -24,7 +24,7 @@ HEADER = struct.Struct(">c3xIQ")
 SEGMENT = 4 << 20
 FRAME = 1 << 20
 # Of zeros: docs/protocol.md, section 7.
-SEGMENT_DIGEST = bytes.fromhex("a3e50cb8565333818e6d47708feb75bc")
+SEGMENT_DIGEST = bytes.fromhex("11982d9688b6023b8f64719c066c3a88")
 ZEROS = memoryview(bytes(FRAME))
 GULP = bytearray(1 << 22)
 # Bytes moved for one stream before the others have their turn.
