@@ -152,12 +152,12 @@ pub const UNSYNCED_UPLOAD_BYTES_MAX: u64 = 64 << 20;
 /// that costs more than its bytes.
 pub const UNSYNCED_UPLOAD_BYTES_MIN: u64 = 1 << 20;
 
-/// An upload that is too far ahead of the disk is read no faster than a leaf in this time: its line
+/// An upload that is too far ahead of the disk is read no faster than [`HELD_BACK_CHUNK_BYTES`] in this time: its line
 /// stays alive, and no end takes it for stalled.
 pub const HELD_BACK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// See [`HELD_BACK_INTERVAL`]: a leaf.
-pub const HELD_BACK_CHUNK_BYTES: usize = 32 << 10;
+/// See [`HELD_BACK_INTERVAL`].
+pub const HELD_BACK_CHUNK_BYTES: usize = 64 << 10;
 
 /// A journal, in bytes: that of a file of 20 TiB. A longer one is not read.
 pub const JOURNAL_BYTES_MAX: u64 = 256 << 20;
@@ -175,8 +175,11 @@ pub const LOGIN_TRIES_MAX: u32 = 5;
 /// A peer that owes an answer: the offset of a transfer, or the verdict at its end.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 
-/// A stream in which no further leaf of 32 KiB came through. A byte now and then buys no time.
+/// A stream in which no further [`STALL_BYTES`] came through. A byte now and then buys no time.
 pub const STALL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What buys a stream its time.
+pub const STALL_BYTES: u64 = 64 << 10;
 
 /// A holder of a partial that was silent so long may be replaced by another client.
 pub const HOLDER_SILENT: Duration = Duration::from_secs(15);
@@ -426,7 +429,7 @@ pub const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// Connections that a client opens at most for one command.
 pub const JOBS_MAX: usize = 32;
 
-/// The lowest rate that anybody can be limited to, in bytes per second: a leaf in 16 s, before either
+/// The lowest rate that anybody can be limited to, in bytes per second: [`STALL_BYTES`] in 16 s, before either
 /// end takes the stream for stalled.
 pub const RATE_BYTES_MIN: u64 = 4 << 10;
 
@@ -484,4 +487,5 @@ const _: () = assert!(FRAME_BYTES_MAX as u64 == crate::digest::SEGMENT_BYTES);
 const _: () = assert!(LISTING_BYTES_MAX + 3 * NAME_BYTES_MAX + 256 < PENDING_OUTPUT_BYTES_MAX);
 const _: () = assert!(AHEAD_BYTES_MAX > LINE_BYTES_MAX);
 const _: () = assert!(HELD_FILE_BYTES_MAX < HELD_BYTES_MAX);
-const _: () = assert!(HELD_BACK_CHUNK_BYTES as u64 == crate::digest::LEAF_BYTES);
+const _: () = assert!(HELD_BACK_CHUNK_BYTES as u64 == STALL_BYTES);
+const _: () = assert!(STALL_BYTES.is_multiple_of(crate::digest::LEAF_BYTES));

@@ -16,8 +16,8 @@ use super::{
     totals::{Done, Totals},
 };
 use crate::{
-    digest::{Buffer, Engine, LEAF_BYTES, Md5Digest},
-    limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES, STALL_DEADLINE},
+    digest::{Buffer, Engine, Md5Digest},
+    limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHUNK_BYTES, STALL_BYTES, STALL_DEADLINE},
     progress::Progress,
     session::{Incoming, LeafJob, Piece, Settled, run_jobs},
     store::{Opened, Partial, Place, Root, StoreError, Upload, Worker},
@@ -26,7 +26,7 @@ use crate::{
 
 /// What may stand before and behind the data of a chunk: two headers, the digest of a segment, and
 /// less than a line of the buffer.
-const BESIDE_DATA_BYTES: usize = 3 * FRAME_HEADER_BYTES + 64;
+const BESIDE_DATA_BYTES: usize = 3 * FRAME_HEADER_BYTES + Buffer::LINE_BYTES;
 
 impl Client {
     /// Gets a file into `local`, where it appears only whole. Until then it is in a hidden partial
@@ -167,17 +167,18 @@ struct Attempt<'a> {
 
 /// Whether the stream moves: a byte now and then buys a server no time.
 pub(super) struct Pace {
-    leaves: u64,
+    /// How often as much has moved as buys time.
+    steps: u64,
     since: Instant,
 }
 
 impl Pace {
     pub(super) fn new(moved: u64) -> Self {
-        Self { leaves: moved / LEAF_BYTES, since: Instant::now() }
+        Self { steps: moved / STALL_BYTES, since: Instant::now() }
     }
 
     pub(super) fn look(&mut self, moved: u64) -> Result<(), ClientError> {
-        if moved / LEAF_BYTES > self.leaves {
+        if moved / STALL_BYTES > self.steps {
             *self = Self::new(moved);
         } else if self.since.elapsed() > STALL_DEADLINE {
             return Err(ClientError::Broken("the stream stalls".to_owned()));

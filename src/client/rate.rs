@@ -8,8 +8,7 @@ use std::{
 use super::{ClientError, Stop, retry::sleep};
 use crate::{
     bucket::Bucket,
-    digest::LEAF_BYTES,
-    limits::{CHUNK_BYTES, STALL_DEADLINE},
+    limits::{CHUNK_BYTES, STALL_BYTES, STALL_DEADLINE},
 };
 
 /// A rate that all who have a clone of this share.
@@ -32,12 +31,12 @@ impl RateLimit {
         Self(Arc::new(Shared { step_bytes, bucket: Mutex::new(bucket) }))
     }
 
-    /// Over how many connections it may be shared out: so many that a leaf moves on each within half
+    /// Over how many connections it may be shared out: so many that [`STALL_BYTES`] move on each within half
     /// of the time after which the other end takes the stream for stalled.
     #[must_use]
     pub fn connections_max(&self) -> usize {
-        let leaves = self.bucket().bytes_per_s().saturating_mul(STALL_DEADLINE.as_secs() / 2);
-        usize::try_from(leaves / LEAF_BYTES).unwrap_or(usize::MAX).max(1)
+        let moved = self.bucket().bytes_per_s().saturating_mul(STALL_DEADLINE.as_secs() / 2);
+        usize::try_from(moved / STALL_BYTES).unwrap_or(usize::MAX).max(1)
     }
 
     /// How much to move in one step.
@@ -74,9 +73,9 @@ mod tests {
     #[test]
     fn a_rate_is_shared_by_no_more_lines_than_it_keeps_going() {
         let most = |bytes_per_s| RateLimit::new(bytes_per_s).connections_max();
-        assert_eq!(most(RATE_BYTES_MIN), 3);
-        assert_eq!(most(8 << 10), 7);
-        assert_eq!(most(50 << 10), 46);
+        assert_eq!(most(RATE_BYTES_MIN), 1);
+        assert_eq!(most(8 << 10), 3);
+        assert_eq!(most(50 << 10), 23);
         assert!(most(u64::MAX) > 1000);
     }
 }

@@ -18,6 +18,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// Bytes of a line.
+    pub const LINE_BYTES: usize = BLOCK_LEN;
+
     /// A buffer of `len` bytes.
     #[must_use]
     pub fn new(len: usize) -> Self {

@@ -24,9 +24,10 @@ use crate::{
 /// in lockstep do not meet in the same cache sets.
 const STAGGER_BYTES: usize = 65 * 64;
 
-/// What may stand before the data of a step: the digest of a segment, and two headers.
+/// What may stand before the data of a step, behind less than a line: the digest of a segment, and two
+/// headers.
 const FRAMING_BYTES: usize = 16 + 2 * FRAME_HEADER_BYTES;
-const _: () = assert!(FRAMING_BYTES < STAGGER_BYTES);
+const _: () = assert!(FRAMING_BYTES + Buffer::LINE_BYTES < STAGGER_BYTES);
 
 /// Pieces in one step beyond which a peer is read in small bites.
 const PIECES_PER_STEP: usize = 128;

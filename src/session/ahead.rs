@@ -103,9 +103,9 @@ impl Summary {
 }
 
 impl Ahead {
-    /// Whether, with what has come so far, another whole leaf has come through.
-    pub(super) fn leaf_moved(&mut self) -> bool {
-        self.paced.leaf_moved(self.incoming.moved_bytes())
+    /// Whether, with what has come so far, as much came through as buys time.
+    pub(super) fn moved_on(&mut self) -> bool {
+        self.paced.moved_on(self.incoming.moved_bytes())
     }
 
     pub(super) fn report(&self, verdict: Verdict) -> Report {

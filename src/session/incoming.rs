@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     digest::{FileMd5, LEAF_BYTES, Md5Digest, SEGMENT_BYTES, SegmentLeaves},
-    limits::ROUNDS_WITHOUT_PROGRESS_MAX,
+    limits::{ROUNDS_WITHOUT_PROGRESS_MAX, STALL_BYTES},
     progress::{Mark, Progress, segment_count, segment_length},
     wire::{DigestChoice, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, Reply, SegmentRuns},
 };
@@ -138,11 +138,11 @@ impl Incoming {
         self.received_bytes
     }
 
-    /// What buys its sender time: the data, and as much as a leaf for each segment compared, of
+    /// What buys its sender time: the data, and as much as buys time for each segment compared, of
     /// which there are no more than the file has.
     pub fn moved_bytes(&self) -> u64 {
         let compared = self.compared.min(segment_count(self.progress.size()));
-        self.received_bytes.saturating_add(compared * LEAF_BYTES)
+        self.received_bytes.saturating_add(compared * STALL_BYTES)
     }
 
     /// Passes over the rest of the round, from where parsing stands.
@@ -186,7 +186,7 @@ impl Incoming {
     }
 
     /// How far behind the start of a [`Buffer`](crate::digest::Buffer) the next bytes belong, so that
-    /// the blocks of the data in them are its lines. Less than 64.
+    /// the blocks of the data in them are its lines. Less than a line.
     #[must_use]
     pub fn skew(&self) -> usize {
         self.parser.skew(self.tail.position(), self.rhythm)

@@ -2,15 +2,12 @@
 
 use super::{Discard, Violation};
 use crate::{
-    digest::{LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
+    digest::{Buffer, LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
     wire::{FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, Reply},
 };
 
 /// A digest and its header.
 const DIGEST_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 16;
-
-/// A line of a [`Buffer`](crate::digest::Buffer).
-const LINE_BYTES: u64 = 64;
 
 /// Where parsing stands.
 #[derive(Debug)]
@@ -65,7 +62,7 @@ impl Parser {
     /// See [`Incoming::skew`](super::Incoming::skew). The next data is at `position` of the file.
     pub(super) fn skew(&self, position: u64, rhythm: Rhythm) -> usize {
         let lead = self.lead_bytes(rhythm) as u64;
-        usize::try_from(position.wrapping_sub(lead) % LINE_BYTES).unwrap_or(0)
+        usize::try_from(position.wrapping_sub(lead) % Buffer::LINE_BYTES as u64).unwrap_or(0)
     }
 
     /// See [`Incoming::next_read_bytes`](super::Incoming::next_read_bytes).

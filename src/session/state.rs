@@ -39,8 +39,8 @@ use super::{
 };
 use crate::{
     auth::Account,
-    digest::{FileDigests, FileMd5, LEAF_BYTES, Md5Digest},
-    limits::{ANSWER_DEADLINE, IDLE_DEADLINE, STALL_DEADLINE},
+    digest::{FileDigests, FileMd5, Md5Digest},
+    limits::{ANSWER_DEADLINE, IDLE_DEADLINE, STALL_BYTES, STALL_DEADLINE},
     progress::Progress,
     wire::{DigestChoice, PutOffer, RemotePath, Reply, SegmentRuns},
 };
@@ -397,9 +397,9 @@ impl Commit {
 }
 
 impl Paced {
-    /// Whether, with `bytes` moved so far, another whole leaf has come through since it last had.
-    pub(super) const fn leaf_moved(&mut self, bytes: u64) -> bool {
-        let moved = bytes.saturating_sub(self.bytes) >= LEAF_BYTES;
+    /// Whether, with `bytes` moved so far, as much came through as buys time since it last had.
+    pub(super) const fn moved_on(&mut self, bytes: u64) -> bool {
+        let moved = bytes.saturating_sub(self.bytes) >= STALL_BYTES;
         if moved {
             self.bytes = bytes;
         }

@@ -103,7 +103,7 @@ impl Session {
                 (&mut receiving.paced, bytes)
             }
             State::Streaming(Stream::Ahead(ahead)) => {
-                if ahead.leaf_moved() {
+                if ahead.moved_on() {
                     self.since = now;
                 }
                 return;
@@ -115,7 +115,7 @@ impl Session {
             | State::AwaitDigest(_)
             | State::Closed => return,
         };
-        if paced.leaf_moved(bytes) {
+        if paced.moved_on(bytes) {
             self.since = now;
         }
     }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     digest::{FileDigests, LEAF_BYTES, Md5Digest, SEGMENT_BYTES},
+    limits::STALL_BYTES,
     progress::{Progress, segment_count},
     session::{Incoming, Outgoing, Settled},
     wire::{Code, DigestChoice, Frame, SegmentRuns},
@@ -259,11 +260,10 @@ fn digests_that_are_told_buy_a_slow_receiver_time() {
     };
     for _ in 0..4 {
         scenario.after(STALL - Duration::from_secs(1));
-        // As many bytes as a leaf has.
-        tell(&mut scenario, LEAF_BYTES / 32);
+        tell(&mut scenario, STALL_BYTES / 32);
     }
     assert_eq!(scenario.said(), [""; 0]);
-    tell(&mut scenario, LEAF_BYTES / 32 - 1);
+    tell(&mut scenario, STALL_BYTES / 32 - 1);
     assert_eq!(scenario.after(STALL).said().last().unwrap(), "close");
 }
 

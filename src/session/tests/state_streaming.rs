@@ -313,17 +313,17 @@ fn only_the_time_that_the_server_holds_a_stream_up_is_no_stall() {
 }
 
 #[test]
-fn a_byte_now_and_then_buys_a_sender_no_time_but_a_leaf_does() {
+fn a_byte_now_and_then_buys_a_sender_no_time_but_64_kib_do() {
     let mut scenario = Scenario::to_streaming_in(Progress::new(1 << 20));
     let stream = data_frame(0, &[0; 1 << 20]);
-    scenario.frames(&stream[..16 + 32_767]);
+    scenario.frames(&stream[..16 + 65_535]);
     scenario.now += Duration::from_secs(30);
     assert!(scenario.session.deadline() < scenario.now + STALL);
-    scenario.frames(&stream[16 + 32_767..16 + 32_768]);
+    scenario.frames(&stream[16 + 65_535..16 + 65_536]);
     assert_eq!(scenario.session.deadline(), scenario.now + STALL);
     for byte in 0..40 {
         scenario.now += Duration::from_secs(1);
-        scenario.frames(&stream[16 + 32_768 + byte..][..1]);
+        scenario.frames(&stream[16 + 65_536 + byte..][..1]);
     }
     scenario.after(STALL - Duration::from_secs(40));
     assert_eq!(scenario.said().last().unwrap(), "close");
