@@ -44,5 +44,6 @@ pub use partial::{Opened, Partial, Place, Upload, is_partial_name, partial_name}
 pub use quota::{Change, Ledger, Quota, Usage};
 pub use root::{Root, RootId};
 pub use source::{ReadNow, Source, fetched_bytes};
+pub(crate) use sys::sync_together;
 pub use together::{Became, Whole};
 pub use worker::{Panicked, Worker};

@@ -7,7 +7,7 @@
 //! that stays behind is removed like an old partial.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         OnceLock,
@@ -78,6 +78,8 @@ enum Step<'a> {
 struct Dirs<'a> {
     open: Vec<OwnedFd>,
     by_path: HashMap<&'a [u8], usize>,
+    /// Who will appear in them.
+    to_come: HashSet<&'a RemotePath>,
 }
 
 /// A file under a name of its own. Removed when this is dropped, unless it got its name.
@@ -100,20 +102,7 @@ impl Root {
         let mut dirs = Dirs::default();
         let begin = |file| self.begin(&mut dirs, file).unwrap_or_else(Step::Failed);
         let mut steps: Vec<Step<'_>> = files.iter().map(begin).collect();
-        for step in &steps {
-            if let Step::Written { temporary, .. } = step {
-                sys::begin_write_out(&temporary.data);
-            }
-        }
-        for step in &mut steps {
-            step.go_on(|step| match &step {
-                Step::Written { temporary, .. } => {
-                    sys::fsync(&temporary.data).doing("syncing the file")?;
-                    Ok(step)
-                }
-                Step::Before { .. } | Step::Visible { .. } | Step::Failed(_) => Ok(step),
-            });
-        }
+        sync_written(&mut steps);
         for (step, file) in steps.iter_mut().zip(files) {
             step.go_on(|step| self.show(&dirs, file, step));
         }
@@ -138,7 +127,9 @@ impl Root {
         let dir = dirs.open.get(at).ok_or(StoreError::NotFound)?;
         let there = check_target(dir, name)?;
         let journal = lock_partial(partials, file.path)?;
-        if let Some(stat) = &there
+        // What is there will not be, if a file before it in the group has the same name.
+        if dirs.to_come.insert(file.path)
+            && let Some(stat) = &there
             && is_the_same(dir, name, stat, file)
         {
             return Ok(Step::Before { dir: at });
@@ -190,7 +181,26 @@ impl Root {
     }
 }
 
+/// Makes what was written durable.
+fn sync_written(steps: &mut [Step<'_>]) {
+    let written: Vec<&OwnedFd> = steps.iter().filter_map(Step::data).collect();
+    let mut synced = sys::sync_together(&written).into_iter();
+    for step in steps.iter_mut().filter(|step| step.data().is_some()) {
+        if let Some(Err(errno)) = synced.next() {
+            *step = Step::Failed(StoreError::from_errno("syncing the file", errno));
+        }
+    }
+}
+
 impl<'a> Step<'a> {
+    /// The file that is written, and has no name yet.
+    const fn data(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Written { temporary, .. } => Some(&temporary.data),
+            Self::Before { .. } | Self::Visible { .. } | Self::Failed(_) => None,
+        }
+    }
+
     /// Takes the next step, or ends here.
     fn go_on(&mut self, next: impl FnOnce(Self) -> Result<Self, StoreError>) {
         // What stands here meanwhile is never seen.

@@ -18,8 +18,8 @@ use std::{
 
 use rustix::{
     fs::{
-        Advice, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fadvise, flock, fstat,
-        fsync, ftruncate, futimens, openat, renameat, statat, unlinkat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, ftruncate,
+        futimens, openat, renameat, statat, unlinkat,
     },
     io::Errno,
 };
@@ -28,7 +28,7 @@ use super::{folder::timestamps, held::File, local::bytes, remote::GetFile, share
 use crate::{
     client::ClientError,
     limits::{BUSY_PATIENCE, GROUP_BYTES_MAX, GROUP_FILES_MAX, GROUP_INTERVAL},
-    store::{StoreError, check_target, partial_name, write_all},
+    store::{StoreError, check_target, partial_name, sync_together, write_all},
     wire::Mtime,
 };
 
@@ -139,15 +139,10 @@ fn commit(job: usize, files: Vec<Received>, shared: &Shared<'_>) {
             Err(error) => fail(&received.file, error),
         }
     }
-    for (_, temporary) in &written {
-        // Begins to write out what is dirty, so that the syncs below wait once.
-        let _ = fadvise(&temporary.data, 0, None, Advice::DontNeed);
-    }
-    for (_, temporary) in &mut written {
-        temporary.sync();
-    }
-    for (file, temporary) in written {
-        match temporary.show(&file) {
+    let data: Vec<&OwnedFd> = written.iter().map(|(_, temporary)| &temporary.data).collect();
+    let synced = sync_together(&data);
+    for ((file, temporary), synced) in written.into_iter().zip(synced) {
+        match temporary.show(&file, synced) {
             Ok(size) => shared.done(job, bytes(&file.shown()), size, Some(size)),
             Err(error) => fail(&file, error),
         }
@@ -174,9 +169,9 @@ fn commit_when_free(
         if file.folder.has(file.name.as_bytes(), size, received.mtime) {
             return Ok(size);
         }
-        let shown = Temporary::write(received).and_then(|mut temporary| {
-            temporary.sync();
-            temporary.show(file)
+        let shown = Temporary::write(received).and_then(|temporary| {
+            let synced = fsync(&temporary.data);
+            temporary.show(file, synced)
         });
         match shown {
             Err(StoreError::Busy) if Instant::now() < until && !shared.has_ended() => {
@@ -193,7 +188,6 @@ struct Temporary {
     /// Locked, so that no other process writes or shows it.
     data: OwnedFd,
     size: u64,
-    synced: Result<(), Errno>,
 }
 
 impl Temporary {
@@ -203,7 +197,7 @@ impl Temporary {
         let name = format!(".tow-{}.small", partial_name(&file.name));
         let data = open_locked(file, &name)?;
         let size = content.len() as u64;
-        let temporary = Self { name, data, size, synced: Ok(()) };
+        let temporary = Self { name, data, size };
         let filled = temporary.fill(content, received.mtime);
         filled.inspect_err(|_| temporary.remove(file))?;
         Ok(temporary)
@@ -218,14 +212,9 @@ impl Temporary {
             .map_err(|errno| StoreError::from_errno("setting the time", errno))
     }
 
-    fn sync(&mut self) {
-        self.synced = fsync(&self.data);
-    }
-
-    /// Gives it its name; returns its size.
-    fn show(&self, file: &GetFile) -> Result<u64, StoreError> {
-        let shown = self
-            .synced
+    /// Gives it its name, if its sync came to that; returns its size.
+    fn show(&self, file: &GetFile, synced: Result<(), Errno>) -> Result<u64, StoreError> {
+        let shown = synced
             .map_err(|errno| StoreError::from_errno("syncing the file", errno))
             // Something may have got the name meanwhile.
             .and_then(|()| check(file))

@@ -108,6 +108,10 @@ fn of_two_for_one_name_the_second_replaces_the_first_or_is_refused() {
     let became = store_all(&store, &[("g", b"one", false), ("g", b"two", false)]);
     assert!(matches!(became[..], [Ok(_), Err(StoreError::Exists)]), "{became:?}");
     assert_eq!(read(store.at("g")), b"one");
+    // Also if the second is what was there before the first.
+    let became = store_all(&store, &[("f", b"one", true), ("f", b"two", true)]);
+    assert!(matches!(became[..], [Ok(Became::Visible), Ok(Became::Visible)]), "{became:?}");
+    assert_eq!(read(store.at("f")), b"two");
     assert_eq!(left_over(&store), 0);
 }
 
