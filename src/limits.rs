@@ -47,7 +47,7 @@ pub const RUNS_MAX: usize = 512;
 /// segment is given up, one that spoils many is not.
 pub const ROUNDS_WITHOUT_PROGRESS_MAX: u32 = 5;
 
-/// Bytes read from a socket or a file in one step: sixteen leaves, which fill the lanes.
+/// Bytes read from a socket or a file in one step: 32 leaves, which fill the lanes.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// Bytes read from a socket in one step while lines are expected.
@@ -77,11 +77,19 @@ pub const TURN_BYTES_MAX: usize = 8 << 20;
 /// as the last one.
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(1);
 
-/// Bytes moved in one step for all connections in it, a small command waits for it: sixteen leaves,
+/// Bytes moved in one step for all connections in it, a small command waits for it: 32 leaves,
 /// which fill the lanes, and fit the cache of a core.
 pub const STEP_BYTES: usize = 1 << 20;
 
-/// Bytes hashed in one step for the MD5 of a whole file, which takes one lane: four leaves.
+/// Bytes that each connection may move in a round, before others that wait have moved as many: a
+/// step, so that one that can fill it by itself is not visited more often than it has to be.
+pub const ROUND_BYTES: usize = STEP_BYTES;
+
+/// What a visit counts as in a round at least: so many times does one with small files come before
+/// the others. An eighth.
+pub const VISIT_BYTES_MIN: usize = ROUND_BYTES / LOOP_BUFFERS;
+
+/// Bytes hashed in one step for the MD5 of a whole file, which takes one lane: eight leaves.
 pub const SHARED_CHUNK_BYTES: usize = 256 << 10;
 
 /// How much is fetched from a disk with each cold read, as a multiple of what was asked for: the disk
@@ -95,8 +103,8 @@ pub const FETCH_BYTES_MAX: u64 = 16 << 20;
 /// this.
 pub const FETCH_STEP_BYTES: usize = 512 << 10;
 
-/// Buffers of [`CHUNK_BYTES`] that the loop owns: so many connections are hashed together,
-/// sixteen leaves of them when they share the step. What was not touched yet takes no memory.
+/// Buffers of [`CHUNK_BYTES`] that the loop owns: so many connections are hashed together. What was
+/// not touched yet takes no memory.
 pub const LOOP_BUFFERS: usize = 8;
 
 /// Connections accepted in one turn, so that a burst of them holds up nobody's transfer.

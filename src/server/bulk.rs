@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     digest::{Buffer, Engine},
-    limits::{CHUNK_BYTES, LOOP_BUFFERS, PENDING_INPUT_BYTES_MAX, SHARED_CHUNK_BYTES},
+    limits::{CHUNK_BYTES, LOOP_BUFFERS, PENDING_INPUT_BYTES_MAX, SHARED_CHUNK_BYTES, STEP_BYTES},
     session::{
         ChunkJobs, LeafJob, Md5Job, Outgoing, Piece, Read, Settled, Violation, Wants, run_together,
     },
@@ -236,7 +236,8 @@ fn read_file(
             None
         }
         Ok(ReadNow::Bytes(bytes)) => {
-            fetch_on(turn, connection, read.offset + bytes as u64, bytes);
+            let crowd = turn.crowd + turn.cold.get();
+            fetch_on(turn, connection, read.offset + bytes as u64, cold_bytes(bytes, crowd));
             Some(bytes)
         }
         Ok(ReadNow::Cold) => {
@@ -271,7 +272,9 @@ fn fetch_on(turn: Turn<'_>, connection: &mut Connection, position: u64, length: 
 /// How much to fetch from the disk at once: it waits in memory of its own, and others wait for it. So
 /// little for each in a crowd.
 fn cold_bytes(wanted: usize, crowd: usize) -> usize {
-    if crowd > COLD_CROWD { wanted.min(COLD_BYTES_MIN) } else { wanted }
+    let most =
+        if crowd > COLD_CROWD { COLD_BYTES_MIN } else { STEP_BYTES / crowd.clamp(1, LOOP_BUFFERS) };
+    wanted.min(most)
 }
 
 /// A read failed: there is no digest, and the peer is told.

@@ -116,7 +116,8 @@ fn frames_that_came_behind_a_line_are_counted_as_they_are_taken() {
 
 #[test]
 fn who_waits_for_the_disk_belongs_to_the_crowd() {
-    assert_eq!(cold_bytes(CHUNK_BYTES, COLD_CROWD), CHUNK_BYTES);
+    assert_eq!(cold_bytes(CHUNK_BYTES, 1), CHUNK_BYTES);
+    assert_eq!(cold_bytes(CHUNK_BYTES, COLD_CROWD), STEP_BYTES / LOOP_BUFFERS);
     assert_eq!(cold_bytes(CHUNK_BYTES, COLD_CROWD + 1), COLD_BYTES_MIN);
     assert_eq!(cold_bytes(7, COLD_CROWD + 1), 7);
 }

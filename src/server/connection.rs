@@ -12,6 +12,7 @@ use mio::{Token, net::TcpStream};
 
 use super::{
     disk::{Held, Opened},
+    rounds::Share,
     writers::PartialId,
 };
 use crate::{
@@ -87,6 +88,8 @@ pub(super) struct Connection {
     /// In a queue of the reactor.
     pub(super) queued: bool,
     pub(super) bulk_queued: bool,
+    /// What it has had of the round of bulk bytes.
+    pub(super) share: Share,
     /// The earliest reminder in the timers.
     pub(super) reminder: Option<Instant>,
     /// Last time that bytes came in or went out.
@@ -154,6 +157,7 @@ impl Connection {
             checked_last: false,
             queued: false,
             bulk_queued: false,
+            share: Share::default(),
             reminder: None,
             active: now,
             lingers_until: None,

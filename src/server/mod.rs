@@ -24,6 +24,7 @@ mod listen;
 mod rates;
 mod reactor;
 mod report;
+mod rounds;
 mod running;
 mod settings;
 #[cfg(test)]

@@ -44,6 +44,7 @@ use super::{
     homes::{Homes, Opening},
     listen::listen,
     rates::Rates,
+    rounds::Rounds,
     settings::Settings,
     timers::Timers,
     workers::{Holdings, Message, Seat, Siblings, Takeovers},
@@ -87,7 +88,7 @@ pub(super) struct Reactor {
     /// Connections with lines, answers or readiness to look at.
     ready: VecDeque<Token>,
     /// Connections with bulk work that can go on.
-    bulk: VecDeque<Token>,
+    bulk: Rounds,
     /// Reads that the disk thread is at, or will be.
     cold_reads: Cell<usize>,
     timers: Timers,
@@ -183,7 +184,7 @@ impl Reactor {
             connections: Slab::new(),
             generation: 0,
             ready: VecDeque::new(),
-            bulk: VecDeque::new(),
+            bulk: Rounds::default(),
             cold_reads: Cell::new(0),
             timers: Timers::default(),
             writers: Writers::default(),

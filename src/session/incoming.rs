@@ -360,6 +360,11 @@ impl Incoming {
         track.job(ranges)
     }
 
+    /// Whether the MD5 of the whole file has to follow what comes.
+    pub(super) const fn follows_md5(&self) -> bool {
+        self.md5.is_some()
+    }
+
     /// Takes back the job of the MD5 of the whole file.
     pub fn md5_followed(&mut self, job: Md5Job) {
         if let Some(track) = &mut self.md5 {

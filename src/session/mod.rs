@@ -187,6 +187,12 @@ impl Session {
         Some(&mut sending.outgoing)
     }
 
+    /// Whether the MD5 of a whole file follows the bytes that are moved next: it takes one lane.
+    #[must_use]
+    pub fn follows_md5(&self) -> bool {
+        self.state.follows_md5()
+    }
+
     /// What has to be read and hashed before the answer: offset and length of the rest, which is
     /// not empty.
     #[must_use]

@@ -276,6 +276,11 @@ impl Outgoing {
         Md5Job::new(md5, vec![fresh])
     }
 
+    /// Whether the MD5 of the whole file has to follow what is read.
+    pub(super) const fn follows_md5(&self) -> bool {
+        self.md5.is_some()
+    }
+
     /// Takes back the job of the MD5 of the whole file.
     pub fn md5_followed(&mut self, job: Md5Job) {
         if let Some(md5) = &mut self.md5 {

@@ -312,6 +312,19 @@ impl State {
         (left > 0).then_some((from, left))
     }
 
+    /// Whether the MD5 of a whole file follows the bytes that are moved next.
+    pub(super) fn follows_md5(&self) -> bool {
+        match self {
+            Self::Streaming(Stream::In(receiving)) => receiving.incoming.follows_md5(),
+            Self::Streaming(Stream::Out(sending)) => sending.outgoing.follows_md5(),
+            Self::AwaitCommand(_)
+            | Self::AwaitOffset(_)
+            | Self::Streaming(_)
+            | Self::AwaitDigest(_)
+            | Self::Closed => self.hashing().is_some(),
+        }
+    }
+
     /// The receiver, while frames are wanted.
     pub(super) fn receiving(&mut self) -> Option<&mut Receiving> {
         let Self::Streaming(Stream::In(receiving)) = self else {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
-use super::{Reactor, find};
+use super::{Reactor, SLOT_MASK, find};
 use crate::{
     limits::{
         HELD_BACK_CHUNK_BYTES, HELD_BACK_INTERVAL, LOOP_BUFFERS, STEP_BYTES, TURN_BYTES_MAX,
@@ -26,49 +26,53 @@ impl Reactor {
         let mut now = began;
         let (mut moved, mut step) = (0, Duration::ZERO);
         while moved < TURN_BYTES_MAX && now.duration_since(began) + step < TURN_TIME_MAX {
-            let mut batch = Vec::with_capacity(LOOP_BUFFERS);
-            while batch.len() < LOOP_BUFFERS {
-                let Some(token) = self.bulk.pop_front() else {
-                    break;
-                };
-                if let Some(connection) = find(&mut self.connections, token) {
-                    connection.bulk_queued = false;
-                    batch.push(token);
-                }
-            }
-            if batch.is_empty() {
+            if self.bulk.is_empty() {
                 return;
             }
-            moved += self.bulk_step(&batch, now);
+            moved += self.bulk_step(now);
             let ended = Instant::now();
             step = ended.duration_since(now);
             now = ended;
         }
     }
 
-    /// One chunk of each connection in the batch; returns how many bytes that was.
-    fn bulk_step(&mut self, batch: &[Token], now: Instant) -> usize {
-        let crowd = batch.len() + self.bulk.len();
-        let chunk_bytes = step_chunk_bytes(batch.len());
-        let turn = Turn { disk: &self.disk, now, crowd, chunk_bytes, cold: &self.cold_reads };
-        let mut moved = 0;
-        let mut loads = Vec::with_capacity(batch.len());
-        let mut buffers = Vec::with_capacity(batch.len());
-        for (&token, buffer) in batch.iter().zip(self.buffers.all()) {
-            let load = find(&mut self.connections, token).and_then(|connection| {
-                if ahead::has_work(connection) {
-                    let step = ahead::take(connection, &self.engine, now);
-                    moved += step.bytes;
-                    count(&mut self.rates, connection, step, now);
-                    return None;
-                }
-                bulk::gather(turn, connection, buffer)
-            });
-            loads.push(load);
-            buffers.push(&*buffer);
+    /// A chunk of each of as many connections as it takes to fill the step; returns how many bytes that
+    /// was.
+    fn bulk_step(&mut self, now: Instant) -> usize {
+        let crowd = self.bulk.len();
+        let most = self.chunk_bytes();
+        let (mut moved, mut left) = (0, STEP_BYTES);
+        let mut loads = Vec::with_capacity(LOOP_BUFFERS);
+        for buffer in self.buffers.all() {
+            let chunk_bytes = most.min(left) / LEAF * LEAF;
+            if chunk_bytes == 0 {
+                break;
+            }
+            let Some(token) = self.bulk.pop() else {
+                break;
+            };
+            let Some(connection) = find(&mut self.connections, token) else {
+                continue;
+            };
+            connection.bulk_queued = false;
+            let turn = Turn { disk: &self.disk, now, crowd, chunk_bytes, cold: &self.cold_reads };
+            let (bytes, load) = if ahead::has_work(connection) {
+                let step = ahead::take(connection, &self.engine, now);
+                moved += step.bytes;
+                count(&mut self.rates, connection, step, now);
+                (step.bytes, None)
+            } else {
+                let load = bulk::gather(turn, connection, buffer);
+                (load.as_ref().map_or(0, |load| load.bytes), load)
+            };
+            self.bulk.count(&mut connection.share, bytes);
+            left = left.saturating_sub(bytes);
+            loads.push((token, load, &*buffer));
         }
-        bulk::hash(&self.engine, loads.iter_mut().zip(buffers.iter().copied()));
-        for ((&token, load), buffer) in batch.iter().zip(loads).zip(buffers) {
+        bulk::hash(&self.engine, loads.iter_mut().map(|(_, load, buffer)| (load, *buffer)));
+        let mut batch = Vec::with_capacity(loads.len());
+        for (token, load, buffer) in loads {
+            batch.push(token);
             let Some(load) = load else { continue };
             moved += load.bytes;
             if let Some(connection) = find(&mut self.connections, token) {
@@ -76,12 +80,26 @@ impl Reactor {
                 count(&mut self.rates, connection, step, now);
             }
         }
-        for &token in batch {
+        for token in batch {
             self.serve(token, now);
         }
         moved
     }
+
+    /// The most that is taken of each connection in the next step. A stream fills the lanes by itself, but
+    /// the MD5 of a whole file takes one of them: where there is one, several share the step.
+    fn chunk_bytes(&self) -> usize {
+        let next = || self.bulk.iter().take(LOOP_BUFFERS);
+        let takes_lane = |token: Token| {
+            let connection = self.connections.get(token.0 & SLOT_MASK);
+            connection.is_some_and(|it| it.token == token && it.session.follows_md5())
+        };
+        if next().any(takes_lane) { shared_chunk_bytes(next().count()) } else { STEP_BYTES }
+    }
 }
+
+/// Unit of what is taken of a connection.
+const LEAF: usize = HELD_BACK_CHUNK_BYTES;
 
 /// When a connection may move its next bytes, and how many.
 #[derive(Debug, Clone, Copy)]
@@ -115,11 +133,9 @@ fn disk_wait(ahead: u64, most: u64, active: Instant, now: Instant) -> Option<Dur
     (ahead > most).then(|| next.saturating_duration_since(now))
 }
 
-/// The most that is taken of each of so many connections in one step, in whole leaves: together they
-/// fill the lanes, and are few enough that nobody waits long for the step.
-fn step_chunk_bytes(batch: usize) -> usize {
-    const LEAF: usize = HELD_BACK_CHUNK_BYTES;
-    (STEP_BYTES / batch.max(1) / LEAF * LEAF).max(LEAF)
+/// The most that is taken of each of so many connections that share a step, in whole leaves.
+fn shared_chunk_bytes(count: usize) -> usize {
+    (STEP_BYTES / count.max(1) / LEAF * LEAF).max(LEAF)
 }
 
 /// Counts what a step has moved. If the limit kept it waiting, and the peer did not, then that time does
@@ -155,9 +171,9 @@ mod tests {
 
     #[test]
     fn a_step_is_as_long_for_many_as_for_one() {
-        assert_eq!(step_chunk_bytes(1), STEP_BYTES);
+        assert_eq!(shared_chunk_bytes(1), STEP_BYTES);
         for batch in 1..=LOOP_BUFFERS {
-            let bytes = step_chunk_bytes(batch);
+            let bytes = shared_chunk_bytes(batch);
             assert!(bytes * batch <= STEP_BYTES && bytes * 2 * batch > STEP_BYTES, "{batch}");
         }
     }

@@ -121,7 +121,7 @@ impl Reactor {
         if works && !connection.bulk_queued {
             connection.bulk_queued = true;
             connection.chunk_bytes = pace.chunk_bytes;
-            self.bulk.push_back(token);
+            self.bulk.push(token, connection.share);
         }
         // Whoever waits for others to be stored with has waited for long enough.
         if !works && connection.session.handle_dry(now) {
