@@ -160,6 +160,17 @@ pub const UNSYNCED_UPLOAD_BYTES_MAX: u64 = 64 << 20;
 /// that costs more than its bytes.
 pub const UNSYNCED_UPLOAD_BYTES_MIN: u64 = 1 << 20;
 
+/// Room that is made on the disk for an upload ahead of it, as a multiple of what came since its last
+/// checkpoint.
+pub const ROOM_AHEAD: u64 = 8;
+
+/// The most of it, in bytes: what comes while a checkpoint runs. So much keeps an upload that was cut if
+/// the server was killed.
+pub const ROOM_BYTES_MAX: u64 = 64 << 20;
+
+/// Less of it, in bytes, is not worth a call.
+pub const ROOM_BYTES_MIN: u64 = 4 << 20;
+
 /// An upload that is too far ahead of the disk is read no faster than [`HELD_BACK_CHUNK_BYTES`] in this time: its line
 /// stays alive, and no end takes it for stalled.
 pub const HELD_BACK_INTERVAL: Duration = Duration::from_secs(5);

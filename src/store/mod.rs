@@ -23,6 +23,7 @@ mod own;
 mod partial;
 mod quota;
 mod recover;
+mod room;
 mod root;
 mod source;
 mod space;

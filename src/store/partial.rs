@@ -37,6 +37,7 @@ use super::{
     own::{duplicate, open_or_make},
     quota::{Reservation, Usage},
     recover,
+    room::Room,
     root::NOT_REGULAR,
     source::{fetch, fetch_ahead, read_full, read_no_further, read_now},
     space::Awaited,
@@ -102,6 +103,7 @@ struct Files {
     data: OwnedFd,
     upload: Upload,
     awaited: Awaited,
+    room: Room,
     /// What it counts in the ledger.
     reservation: Reservation,
     /// Only the disk thread ever holds it.
@@ -222,6 +224,7 @@ impl Partial {
         if place == Place::Internal {
             read_no_further(&data);
         }
+        let room = Room::new(&data, upload.size, progress.frontier());
         let files = Files {
             root: Arc::clone(root),
             place,
@@ -230,6 +233,7 @@ impl Partial {
             data,
             upload,
             awaited,
+            room,
             reservation,
             journal: Mutex::new(journal),
             closed: AtomicBool::new(false),
@@ -255,7 +259,7 @@ impl Partial {
         for (piece, at) in bytes.chunks(WRITE_BYTES_MAX).zip((offset..).step_by(WRITE_BYTES_MAX)) {
             write_all(&files.data, piece, at, "writing")?;
         }
-        files.awaited.came(bytes.len() as u64);
+        files.awaited.came(files.room.fill(offset, bytes.len() as u64));
         Ok(())
     }
 
@@ -401,6 +405,7 @@ impl Files {
         if journal.is_long() {
             journal.compact(&self.dir, &self.stem)?;
         }
+        self.room.make(&self.data, &self.awaited);
         Ok(())
     }
 
@@ -463,6 +468,7 @@ impl Files {
 impl Drop for Files {
     /// Still with the lock: what stays counts with what it has.
     fn drop(&mut self) {
+        self.room.give_back(&self.data);
         self.reservation.release(|| stored(&self.dir, &self.stem));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, AtFlags, Mode, OFlags, RenameFlags, Timestamps},
+    fs::{self, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, Timestamps},
     io::{Errno, Result, retry_on_intr},
 };
 
@@ -33,6 +33,13 @@ pub(super) fn ftruncate(file: &OwnedFd, length: u64) -> Result<()> {
     #[cfg(test)]
     hook::call(|| Call::Truncate(hook::inode(file), length))?;
     retry_on_intr(|| fs::ftruncate(file, length))
+}
+
+/// Has the file system find room for bytes of a file that are to come, be they beyond its end.
+pub(super) fn allocate(file: &OwnedFd, offset: u64, length: u64) -> Result<()> {
+    #[cfg(test)]
+    hook::call(|| Call::Attributes)?;
+    retry_on_intr(|| fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length))
 }
 
 /// Makes the bytes of a file durable. One that failed must never be tried again and believed.

@@ -12,6 +12,7 @@ mod measure;
 mod partial;
 mod power;
 mod quota;
+mod room;
 mod source;
 mod together;
 
