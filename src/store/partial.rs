@@ -424,6 +424,7 @@ impl Files {
     fn set_attributes(&self) -> Result<(), StoreError> {
         let upload = &self.upload;
         sys::ftruncate(&self.data, upload.size).doing("setting the size")?;
+        self.room.end();
         sys::fchmod(&self.data, visible_mode()).doing("setting the mode")?;
         let time =
             Timespec { tv_sec: upload.mtime.seconds, tv_nsec: i64::from(upload.mtime.nanos) };

@@ -63,6 +63,12 @@ impl Room {
         }
     }
 
+    /// There is no more of it: the file got its size. Soon it is others' as well, and must not be cut any
+    /// more.
+    pub(super) fn end(&self) {
+        self.made.store(0, Ordering::Relaxed);
+    }
+
     /// Gives back what was made beyond the end of the file.
     pub(super) fn give_back(&self, data: &OwnedFd) {
         if let Ok(stat) = regular(data) {

@@ -84,4 +84,11 @@ fn who_is_slow_gets_no_room_and_what_is_committed_has_none_left() {
     receiver.commit(&source).unwrap();
     let done = fs::metadata(store.at("g")).unwrap();
     assert_eq!((done.size(), done.blocks() * 512 / FILE_MIB), (20 * FILE_MIB + 1, 20));
+    // It is others' as well now: nothing is given back of it.
+    let shared = fs::File::options().write(true).open(store.at("g")).unwrap();
+    shared.set_len(5).unwrap();
+    let then = std::time::SystemTime::UNIX_EPOCH;
+    shared.set_modified(then).unwrap();
+    drop(receiver);
+    assert_eq!(shared.metadata().unwrap().modified().unwrap(), then);
 }
