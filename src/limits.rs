@@ -89,6 +89,15 @@ pub const ROUND_BYTES: usize = STEP_BYTES;
 /// the others. An eighth.
 pub const VISIT_BYTES_MIN: usize = ROUND_BYTES / LOOP_BUFFERS;
 
+/// So many who had no turn in a round yet come before others in it, besides as many as these are.
+pub const NEWCOMERS_MIN: usize = 8;
+
+/// Threads that wait for the syncs of many files at the same time.
+pub const SYNCERS_MAX: usize = 4;
+
+/// So many files to be synced are worth a thread.
+pub const FILES_PER_SYNCER_MIN: usize = 8;
+
 /// Bytes hashed in one step for the MD5 of a whole file, which takes one lane: eight leaves.
 pub const SHARED_CHUNK_BYTES: usize = 256 << 10;
 
@@ -167,6 +176,9 @@ pub const ROOM_AHEAD: u64 = 8;
 /// The most of it, in bytes: what comes while a checkpoint runs. So much keeps an upload that was cut if
 /// the server was killed.
 pub const ROOM_BYTES_MAX: u64 = 64 << 20;
+
+/// So much of it at once, in bytes: while it is made, nobody can write to the file.
+pub const ROOM_PIECE_BYTES: u64 = 8 << 20;
 
 /// Less of it, in bytes, is not worth a call.
 pub const ROOM_BYTES_MIN: u64 = 4 << 20;

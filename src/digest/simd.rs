@@ -177,6 +177,7 @@ fn compress<S: Simd, V: Vector<S>, const K: usize>(
     words: &mut [Words],
     blocks: &[&[Block]],
 ) {
+    const { assert!(K == 1 || K == 2) }
     assert_eq!((words.len(), blocks.len()), (K * V::LEN, K * V::LEN));
     let count = blocks[0].len();
     assert!(blocks.iter().all(|blocks| blocks.len() == count));

@@ -19,15 +19,14 @@ pub(super) fn has_work(connection: &Connection) -> bool {
 /// Takes what the line has, within the budget of a turn.
 pub(super) fn take(connection: &mut Connection, engine: &Engine, now: Instant) -> Moved {
     let most = HELD_BYTES_PER_TURN.min(connection.chunk_bytes);
-    let mut moved = 0;
-    while moved < most {
+    let (mut moved, mut lines) = (0, 0);
+    while moved + lines < most {
         let is_discarded = match connection.session.wants() {
             Wants::Ahead => false,
             Wants::Discard => true,
             Wants::Lines if connection.session.holds_answers() => {
-                if !take_line(connection, now) {
-                    break;
-                }
+                let Some(taken) = take_line(connection, now) else { break };
+                lines += taken;
                 continue;
             }
             Wants::Lines | Wants::Frames | Wants::Nothing => break,
@@ -46,27 +45,28 @@ pub(super) fn take(connection: &mut Connection, engine: &Engine, now: Instant) -
         connection.searched = 0;
         moved += taken;
     }
-    Moved { bytes: moved, freely: moved >= most }
+    Moved { bytes: moved, freely: moved + lines >= most }
 }
 
-/// Takes the next line, if it is one that joins what waits.
-fn take_line(connection: &mut Connection, now: Instant) -> bool {
+/// Takes the next line, if it is one that joins what waits; returns its bytes, 0 if it did not come to its
+/// end yet.
+fn take_line(connection: &mut Connection, now: Instant) -> Option<usize> {
     match next_line(&connection.input, &mut connection.searched) {
         Ok(Some((line, taken))) => {
             if !connection.session.takes_line(line) {
                 connection.searched = 0;
-                return false;
+                return None;
             }
             let line = line.to_vec();
             connection.consume_input(taken);
             connection.session.handle_line(&line, now);
-            true
+            Some(taken)
         }
-        Ok(None) => connection.receive_more(now),
+        Ok(None) => connection.receive_more(now).then_some(0),
         Err(error) => {
             let reply = Reply::text(Code::LineTooLong, &error.to_string());
             connection.session.end(reply, now);
-            false
+            None
         }
     }
 }

@@ -121,7 +121,8 @@ pub(super) fn gather(
         return gather_outgoing(turn, connection, buffer);
     }
     let (offset, left) = connection.session.hashing()?;
-    let length = usize::try_from(left).unwrap_or(usize::MAX).min(SHARED_CHUNK_BYTES);
+    let length = usize::try_from(left).unwrap_or(usize::MAX);
+    let length = length.min(SHARED_CHUNK_BYTES).min(turn.chunk_bytes);
     let bytes = read_file(turn, connection, Read { offset, length }, buffer)?;
     let md5 = connection.session.md5_job(0..bytes);
     Some(Load { work: Work::Hash, start: 0, leaves: Vec::new(), md5, bytes })
@@ -157,11 +158,12 @@ fn gather_frames(turn: Turn<'_>, connection: &mut Connection, buffer: &mut [u8])
     let input = buffer.get(..have).unwrap_or_default();
     let parsed = incoming.parse(input, &mut pieces, &mut leaves);
     let md5 = incoming.md5_job(&pieces);
-    connection.receive_bytes = if pieces.len() > PIECES_PER_STEP {
-        RECEIVE_BYTES_MIN
-    } else {
-        connection.receive_bytes.saturating_mul(2).min(CHUNK_BYTES)
-    };
+    if pieces.len() > PIECES_PER_STEP {
+        connection.receive_bytes = RECEIVE_BYTES_MIN;
+    } else if filled {
+        // Only to one that has shown that it sends large frames.
+        connection.receive_bytes = connection.receive_bytes.saturating_mul(2).min(CHUNK_BYTES);
+    }
     let (taken, violation) = match parsed {
         Ok(taken) => (taken, None),
         Err(violation) => (have, Some(violation)),

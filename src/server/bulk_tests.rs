@@ -121,3 +121,19 @@ fn who_waits_for_the_disk_belongs_to_the_crowd() {
     assert_eq!(cold_bytes(CHUNK_BYTES, COLD_CROWD + 1), COLD_BYTES_MIN);
     assert_eq!(cold_bytes(7, COLD_CROWD + 1), 7);
 }
+
+#[test]
+fn the_md5_of_a_file_takes_no_more_of_a_step_than_its_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    fs::write(&file, vec![5; SHARED_CHUNK_BYTES]).unwrap();
+    let now = Instant::now();
+    let mut reactor = Loop::new(now);
+    let (mut connection, _peer) = connected(now);
+    opens(&mut connection, "md5 /f", &file, now);
+    let Loop { disk, buffers, cold, .. } = &mut reactor;
+    let share = STEP_BYTES / LOOP_BUFFERS;
+    let turn = Turn { disk, now, crowd: LOOP_BUFFERS, chunk_bytes: share, cold };
+    let load = gather(turn, &mut connection, buffers.all().next().unwrap());
+    assert_eq!(load.map(|load| load.bytes), Some(share));
+}

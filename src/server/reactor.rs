@@ -310,8 +310,7 @@ impl Reactor {
     fn tidy_timers(&mut self) {
         let connections = &self.connections;
         self.timers.tidy(connections.len(), |at, token| {
-            let found = connections.get(token.0 & SLOT_MASK);
-            found.is_some_and(|it| it.token == token && it.reminder == Some(at))
+            look(connections, token).is_some_and(|it| it.reminder == Some(at))
         });
     }
 
@@ -356,6 +355,11 @@ fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> 
         listen(address).map_err(|error| StartError::Listen { address, error })
     };
     addresses.iter().take(LISTENERS_MAX).map(listen).collect()
+}
+
+/// The connection of a token, if it is still the same, to be looked at.
+fn look(connections: &Slab<Connection>, token: Token) -> Option<&Connection> {
+    connections.get(token.0 & SLOT_MASK).filter(|connection| connection.token == token)
 }
 
 /// The connection of a token, if it is still the same.

@@ -3,7 +3,8 @@
 //!
 //! That is deficit round robin (Shreedhar and Varghese, "Efficient Fair Queuing using Deficit Round
 //! Robin", 1995) with new flows before old ones, as in RFC 8290, section 4.2. Among streams that
-//! always go on, all move the same; a small file waits for few of them, not for a share of each.
+//! always go on, all move the same; a small file waits for few of them, not for a share of each. What
+//! is counted is what was read, which is what a visit costs, also if the line takes less.
 //!
 //! Pure: knows tokens, not connections.
 
@@ -11,16 +12,20 @@ use std::{collections::VecDeque, mem};
 
 use mio::Token;
 
-use crate::limits::{ROUND_BYTES, VISIT_BYTES_MIN};
+use crate::limits::{NEWCOMERS_MIN, ROUND_BYTES, VISIT_BYTES_MIN};
 
 /// Who waits. Nobody is in it twice.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     /// The number of this round.
     number: usize,
+    /// How many have come first in this round who had not had a turn in it.
+    newcomers: usize,
+    /// How many were waiting as it began.
+    began_with: usize,
     /// Who has a part of his share left in this round.
     first: VecDeque<Token>,
-    /// Who has the whole of it, since he used up that of the round before.
+    /// Who has had nothing in this round, since he used up his share of the one before.
     rest: VecDeque<Token>,
     /// Who waits for the next round.
     next: VecDeque<Token>,
@@ -49,16 +54,21 @@ impl Rounds {
 
     /// Has a connection wait that is not waiting yet.
     pub(super) fn push(&mut self, token: Token, share: Share) {
-        let has_some = self.spent(share) < ROUND_BYTES;
-        let queue = if has_some { &mut self.first } else { &mut self.next };
+        let is_new = share.round != self.number;
+        // An endless row of new connections must not keep old ones waiting.
+        let is_full = self.newcomers >= NEWCOMERS_MIN + self.began_with;
+        let goes_first = if is_new { !is_full } else { share.spent < ROUND_BYTES };
+        self.newcomers += usize::from(is_new && goes_first);
+        let queue = if goes_first { &mut self.first } else { &mut self.next };
         queue.push_back(token);
     }
 
-    /// Whose turn it is.
+    /// Whose turn it is. A step that is not full yet goes on with the next round.
     pub(super) fn pop(&mut self) -> Option<Token> {
-        if self.first.is_empty() && self.rest.is_empty() {
+        if self.first.is_empty() && self.rest.is_empty() && !self.next.is_empty() {
             mem::swap(&mut self.rest, &mut self.next);
             self.number = self.number.wrapping_add(1);
+            (self.newcomers, self.began_with) = (0, self.rest.len());
         }
         self.first.pop_front().or_else(|| self.rest.pop_front())
     }
@@ -144,6 +154,28 @@ mod tests {
             assert!(waited <= ROUND_BYTES / VISIT_BYTES_MIN);
         }
         assert!(crowd.moved[1] > 400 * ROUND_BYTES);
+    }
+
+    #[test]
+    fn an_endless_row_of_new_ones_does_not_keep_old_ones_waiting() {
+        let mut crowd = Crowd::new(4);
+        for _ in 0..100 {
+            crowd.visit(|_| ROUND_BYTES);
+        }
+        let (mut new, mut turns) = (100, 0);
+        for _ in 0..900 {
+            new += 1;
+            crowd.rounds.push(Token(new), Share::default());
+            let Token(n) = crowd.rounds.pop().unwrap();
+            if n < 4 {
+                turns += 1;
+                crowd.rounds.count(&mut crowd.shares[n], ROUND_BYTES);
+                crowd.rounds.push(Token(n), crowd.shares[n]);
+            }
+        }
+        // One comes for each turn that there is, so the queue grows: were all in one, each of the old
+        // ones would have some twenty.
+        assert!(turns >= 4 * 12, "{turns}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ use super::{
     own::{duplicate, open_or_make},
     quota::{Reservation, Usage},
     recover,
-    room::Room,
+    room::{Room, give_back_left_over},
     root::NOT_REGULAR,
     source::{fetch, fetch_ahead, read_full, read_no_further, read_now},
     space::Awaited,
@@ -199,6 +199,9 @@ impl Partial {
         let begin = || {
             let (data, is_new) = open_or_make(&dir, &format!("{stem}.data"))?;
             data_is_new.set(is_new);
+            if !is_new {
+                give_back_left_over(&data);
+            }
             if fresh || is_new {
                 replay = None;
             }

@@ -198,7 +198,7 @@ pub(super) fn fetch_ahead(file: &OwnedFd, offset: u64, bytes: u64) {
 }
 
 /// Whether a file is on a tmpfs.
-pub(super) fn lies_in_memory(file: &OwnedFd) -> bool {
+fn lies_in_memory(file: &OwnedFd) -> bool {
     /// statfs(2), "TMPFS_MAGIC".
     const TMPFS_MAGIC: FsWord = 0x0102_1994;
     fstatfs(file).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)

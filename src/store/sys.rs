@@ -11,6 +11,8 @@ use rustix::{
     io::{Errno, Result, retry_on_intr},
 };
 
+use crate::limits::{FILES_PER_SYNCER_MIN, SYNCERS_MAX};
+
 #[cfg(test)]
 use super::tests::hook::{self, Call};
 
@@ -56,12 +58,6 @@ pub(super) fn fsync(file: impl AsFd) -> Result<()> {
     fs::fsync(file)
 }
 
-/// Threads that wait for the syncs of many files.
-const SYNCERS: usize = 4;
-
-/// So many files are worth a thread.
-const FILES_PER_SYNCER_MIN: usize = 8;
-
 /// Makes files with their attributes durable; says for each, in their order, what came of it.
 ///
 /// All of them begin to be written out before the first is synced. Then that sync does the work of
@@ -82,7 +78,7 @@ pub(crate) fn sync_together(files: &[&OwnedFd]) -> Vec<Result<()>> {
 /// Makes a call for each file, by several threads if there are many.
 fn of_each(files: &[&OwnedFd], call: fn(&OwnedFd) -> Result<()>) -> Vec<Result<()>> {
     let of_share = |share: &[&OwnedFd]| share.iter().map(|file| call(file)).collect::<Vec<_>>();
-    let mut shares = files.chunks(files.len().div_ceil(SYNCERS).max(FILES_PER_SYNCER_MIN));
+    let mut shares = files.chunks(files.len().div_ceil(SYNCERS_MAX).max(FILES_PER_SYNCER_MIN));
     let own = shares.next().unwrap_or_default();
     thread::scope(|scope| {
         let start = |share| {

@@ -128,7 +128,7 @@ impl Root {
         let there = check_target(dir, name)?;
         let journal = lock_partial(partials, file.path)?;
         // What is there will not be, if a file before it in the group has the same name.
-        if dirs.to_come.insert(file.path)
+        if !dirs.to_come.contains(file.path)
             && let Some(stat) = &there
             && is_the_same(dir, name, stat, file)
         {
@@ -152,6 +152,7 @@ impl Root {
             _journal: journal,
         };
         temporary.fill(file)?;
+        dirs.to_come.insert(file.path);
         Ok(Step::Written { dir: at, name, temporary })
     }
 
@@ -186,7 +187,7 @@ fn sync_written(steps: &mut [Step<'_>]) {
     let written: Vec<&OwnedFd> = steps.iter().filter_map(Step::data).collect();
     let mut synced = sys::sync_together(&written).into_iter();
     for step in steps.iter_mut().filter(|step| step.data().is_some()) {
-        if let Some(Err(errno)) = synced.next() {
+        if let Err(errno) = synced.next().unwrap_or(Err(Errno::IO)) {
             *step = Step::Failed(StoreError::from_errno("syncing the file", errno));
         }
     }

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use mio::Token;
-
-use super::{Reactor, SLOT_MASK, find};
+use super::{Reactor, find, look};
 use crate::{
     limits::{
         HELD_BACK_CHUNK_BYTES, HELD_BACK_INTERVAL, LOOP_BUFFERS, STEP_BYTES, TURN_BYTES_MAX,
-        TURN_TIME_MAX,
+        TURN_TIME_MAX, VISIT_BYTES_MIN,
     },
     server::{
         ahead,
@@ -44,8 +42,9 @@ impl Reactor {
         let (mut moved, mut left) = (0, STEP_BYTES);
         let mut loads = Vec::with_capacity(LOOP_BUFFERS);
         for buffer in self.buffers.all() {
-            let chunk_bytes = most.min(left) / LEAF * LEAF;
-            if chunk_bytes == 0 {
+            let chunk_bytes = most.min(left) / UNIT_BYTES * UNIT_BYTES;
+            // So little is not worth a visit, which counts for more.
+            if chunk_bytes < VISIT_BYTES_MIN {
                 break;
             }
             let Some(token) = self.bulk.pop() else {
@@ -66,7 +65,8 @@ impl Reactor {
                 (load.as_ref().map_or(0, |load| load.bytes), load)
             };
             self.bulk.count(&mut connection.share, bytes);
-            left = left.saturating_sub(bytes);
+            // Headers do not count: they would cut the last piece short.
+            left -= bytes.min(chunk_bytes);
             loads.push((token, load, &*buffer));
         }
         bulk::hash(&self.engine, loads.iter_mut().map(|(_, load, buffer)| (load, *buffer)));
@@ -90,16 +90,16 @@ impl Reactor {
     /// the MD5 of a whole file takes one of them: where there is one, several share the step.
     fn chunk_bytes(&self) -> usize {
         let next = || self.bulk.iter().take(LOOP_BUFFERS);
-        let takes_lane = |token: Token| {
-            let connection = self.connections.get(token.0 & SLOT_MASK);
-            connection.is_some_and(|it| it.token == token && it.session.follows_md5())
+        let takes_lane = |token| {
+            look(&self.connections, token)
+                .is_some_and(|connection| connection.session.follows_md5())
         };
         if next().any(takes_lane) { shared_chunk_bytes(next().count()) } else { STEP_BYTES }
     }
 }
 
-/// Unit of what is taken of a connection.
-const LEAF: usize = HELD_BACK_CHUNK_BYTES;
+/// What is taken of a connection is a multiple of this, in whole leaves.
+const UNIT_BYTES: usize = HELD_BACK_CHUNK_BYTES;
 
 /// When a connection may move its next bytes, and how many.
 #[derive(Debug, Clone, Copy)]
@@ -133,9 +133,9 @@ fn disk_wait(ahead: u64, most: u64, active: Instant, now: Instant) -> Option<Dur
     (ahead > most).then(|| next.saturating_duration_since(now))
 }
 
-/// The most that is taken of each of so many connections that share a step, in whole leaves.
+/// The most that is taken of each of so many connections that share a step.
 fn shared_chunk_bytes(count: usize) -> usize {
-    (STEP_BYTES / count.max(1) / LEAF * LEAF).max(LEAF)
+    (STEP_BYTES / count.max(1) / UNIT_BYTES * UNIT_BYTES).max(VISIT_BYTES_MIN)
 }
 
 /// Counts what a step has moved. If the limit kept it waiting, and the peer did not, then that time does

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{FsWord, statfs};
+use rustix::fs::{FallocateFlags, FsWord, fallocate, statfs};
 
 use super::*;
 const MIB: usize = 1 << 20;
@@ -91,4 +91,18 @@ fn who_is_slow_gets_no_room_and_what_is_committed_has_none_left() {
     shared.set_modified(then).unwrap();
     drop(receiver);
     assert_eq!(shared.metadata().unwrap().modified().unwrap(), then);
+}
+
+#[test]
+fn what_a_kill_has_left_is_given_back_when_the_partial_is_opened_again() {
+    let Some(store) = on_disk() else { return };
+    let mut receiver = store.open(&of_size(200));
+    receiver.partial.write(0, &[7; MIB]).unwrap();
+    receiver.note().unwrap();
+    drop(receiver);
+    let data = fs::File::options().write(true).open(store.own("f", "data")).unwrap();
+    fallocate(&data, FallocateFlags::KEEP_SIZE, FILE_MIB, 64 * FILE_MIB).unwrap();
+    assert_eq!(takes_up(&store), (65, 1));
+    let _receiver = store.open(&of_size(200));
+    assert_eq!(takes_up(&store), (1, 1));
 }

@@ -112,6 +112,9 @@ fn of_two_for_one_name_the_second_replaces_the_first_or_is_refused() {
     let became = store_all(&store, &[("f", b"one", true), ("f", b"two", true)]);
     assert!(matches!(became[..], [Ok(Became::Visible), Ok(Became::Visible)]), "{became:?}");
     assert_eq!(read(store.at("f")), b"two");
+    // Unless the first was there as well.
+    let became = store_all(&store, &[("f", b"two", false), ("f", b"two", false)]);
+    assert!(matches!(became[..], [Ok(Became::Before), Ok(Became::Before)]), "{became:?}");
     assert_eq!(left_over(&store), 0);
 }
 
