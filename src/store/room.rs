@@ -111,7 +111,7 @@ fn takes_up_space(file: &OwnedFd) -> bool {
 
 /// Gives back what a process that was killed has made beyond the end of a file.
 pub(super) fn give_back_left_over(data: &OwnedFd) {
-    /// st_blocks(2)
+    /// stat(3type), "st_blocks".
     const BLOCK_BYTES: u64 = 512;
     let has_room = regular(data).is_ok_and(|stat| {
         let [blocks, size] =
