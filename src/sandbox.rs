@@ -77,7 +77,8 @@ const NEVER: [AccessFs; 4] =
     [AccessFs::Execute, AccessFs::MakeChar, AccessFs::MakeBlock, AccessFs::IoctlDev];
 
 /// What the store itself looks at, and what keeps the processes of actions.
-const LOOKED_AT: [&str; 2] = ["/proc/sys/kernel/random/boot_id", "/proc/self/status"];
+const LOOKED_AT: [&str; 3] =
+    ["/proc/sys/kernel/random/boot_id", "/proc/meminfo", "/proc/self/status"];
 
 /// A rule is about an inode, and those of `/proc` are made anew once nobody has them open and memory
 /// is short: what was allowed would be forbidden then.

@@ -27,6 +27,7 @@ mod room;
 mod root;
 mod source;
 mod space;
+mod sync;
 mod sys;
 mod together;
 mod worker;
@@ -45,6 +46,6 @@ pub use partial::{Opened, Partial, Place, Upload, is_partial_name, partial_name}
 pub use quota::{Change, Ledger, Quota, Usage};
 pub use root::{Root, RootId};
 pub use source::{ReadNow, Source, fetched_bytes};
-pub(crate) use sys::sync_together;
+pub(crate) use sync::sync_together;
 pub use together::{Became, Whole};
 pub use worker::{Panicked, Worker};

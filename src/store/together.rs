@@ -25,10 +25,11 @@ use super::{
     error::Doing,
     journal_file::write_all,
     own::{open_own, try_lock},
-    partial::{check_device, check_target, partial_name, visible_mode},
+    partial::{VISIBLE, check_device, check_target, partial_name},
     quota::{Reservation, Usage},
     source::read_full,
     space::Awaited,
+    sync::sync_together,
     sys,
 };
 use crate::{
@@ -185,7 +186,7 @@ impl Root {
 /// Makes what was written durable.
 fn sync_written(steps: &mut [Step<'_>]) {
     let written: Vec<&OwnedFd> = steps.iter().filter_map(Step::data).collect();
-    let mut synced = sys::sync_together(&written).into_iter();
+    let mut synced = sync_together(&written).into_iter();
     for step in steps.iter_mut().filter(|step| step.data().is_some()) {
         if let Err(errno) = synced.next().unwrap_or(Err(Errno::IO)) {
             *step = Step::Failed(StoreError::from_errno("syncing the file", errno));
@@ -249,7 +250,6 @@ impl<'a> Dirs<'a> {
 impl Temporary<'_> {
     fn fill(&self, file: &Whole<'_>) -> Result<(), StoreError> {
         write_all(&self.data, file.content, 0, "writing")?;
-        sys::fchmod(&self.data, visible_mode()).doing("setting the mode")?;
         let time = Timespec { tv_sec: file.mtime.seconds, tv_nsec: i64::from(file.mtime.nanos) };
         let times = Timestamps { last_access: time, last_modification: time };
         sys::futimens(&self.data, &times).doing("setting the time")
@@ -276,16 +276,15 @@ fn make_temporary(partials: BorrowedFd<'_>) -> Result<(String, OwnedFd), StoreEr
         let _ = getrandom::fill(&mut bytes);
         u128::from_ne_bytes(bytes)
     });
-    let mut last = StoreError::Exists;
     for _ in 0..NAME_TRIES {
         let number = first.wrapping_add(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)));
         let name = format!("{number:032x}.{ENDING}");
-        match open_own(partials, &name, OFlags::CREATE | OFlags::EXCL) {
-            Err(StoreError::Exists) => last = StoreError::Exists,
-            made => return made.map(|file| (name, file)),
+        match sys::create(partials, &name, VISIBLE) {
+            Err(Errno::EXIST) => {}
+            made => return made.doing("opening").map(|file| (name, file)),
         }
     }
-    Err(last)
+    Err(StoreError::Exists)
 }
 
 /// What the names of temporary files end with.
