@@ -3,13 +3,15 @@
 //! The frames of such a put follow its line at once, so that a client can send one file behind the
 //! other. What was verified joins a [`Group`], and so does every answer that is given meanwhile, for
 //! answers come in the order of the commands. When the input runs dry, or the group is full, one
-//! job makes all of it durable; then the answers are said.
+//! job makes all of it durable; then the answers are said. Meanwhile the next group comes in.
 
 use std::{sync::Arc, time::Instant};
 
 use super::{
     Action, Direction, Incoming, Job, Outcome, Piece, Report, Session, Settled, SmallFile, Stored,
-    Verdict, Violation, gives_up, lost_job,
+    Verdict, Violation,
+    actions::JobId,
+    gives_up, lost_job,
     memory::Claim,
     run_jobs,
     state::{Ending, Paced, State, Stream, Transfer, Work},
@@ -42,6 +44,13 @@ pub(super) struct Group {
     files: Vec<SmallFile>,
     bytes: usize,
     answers: Vec<Waiting>,
+}
+
+/// A group whose files are being made durable.
+#[derive(Debug)]
+pub(super) struct Storing {
+    pub(super) job: JobId,
+    group: Group,
 }
 
 #[derive(Debug)]
@@ -126,10 +135,10 @@ impl Ahead {
 
 /// Into memory.
 impl Session {
-    /// Whether files, or answers, wait for [`Session::handle_dry`].
+    /// Whether answers wait, for [`Session::handle_dry`] or for the disk.
     #[must_use]
     pub const fn holds_answers(&self) -> bool {
-        !self.group.is_empty()
+        self.storing.is_some() || !self.group.is_empty()
     }
 
     /// A put whose frames follow at once: into memory if it is small and there is some, otherwise
@@ -139,10 +148,10 @@ impl Session {
         let beside = 2 * offer.path.as_bytes().len() + HELD_OVERHEAD_BYTES;
         let claim = small.and_then(|size| self.memory.claim(size + beside));
         let Some(claim) = claim else {
-            if self.group.is_empty() {
-                return self.open_partial(offer, true, now);
+            if self.holds_answers() {
+                return self.once_answered(State::AwaitCommand(Work::OpenPartial(offer)), now);
             }
-            return self.store_together(State::AwaitCommand(Work::OpenPartial(offer)), now);
+            return self.open_partial(offer, true, now);
         };
         let replace = self.may_replace();
         let PutOffer { path, size, mtime, tag: _, owner, digest, ahead: _ } = offer;
@@ -265,48 +274,79 @@ impl Session {
 
 /// Onto the disk.
 impl Session {
-    /// Whether a line, where a command is awaited, can join what waits.
+    /// Whether a line, where a command is awaited, can join what waits. While a group is being stored, the
+    /// next comes in only where its memory is not all that is left for other connections.
     pub(super) fn joins_group(&self, line: &[u8]) -> bool {
-        self.group.is_empty() || self.group.has_room() && Command::has_frames_behind(line)
+        if !self.holds_answers() {
+            return true;
+        }
+        let may_wait = self.storing.is_none() || self.memory.is_plenty();
+        may_wait && self.group.has_room() && Command::has_frames_behind(line)
     }
 
-    /// The input has nothing more that could be taken now: what waits is made durable and answered.
-    /// Returns whether anything did.
+    /// The input has nothing more that could be taken now: what waits is made durable and answered, unless
+    /// something is; then it waits for that. Returns whether there is more to be done at once.
     pub fn handle_dry(&mut self, now: Instant) -> bool {
-        if self.group.is_empty() {
-            return false;
-        }
         let goes_on = matches!(
             self.state,
             State::AwaitCommand(Work::Idle)
                 | State::Streaming(Stream::Ahead(_) | Stream::Discarding(_))
         );
-        if goes_on {
-            let then = self.take_state();
-            self.store_together(then, now);
+        let is_due = goes_on && self.storing.is_none() && !self.group.is_empty();
+        if is_due {
+            self.store_group();
+            self.told = now;
         }
-        goes_on
+        is_due
     }
 
-    /// Has what waits made durable; then goes on with `then`.
-    fn store_together(&mut self, then: State, now: Instant) {
+    /// Has what waits made durable, beside whatever goes on.
+    fn store_group(&mut self) {
         let mut group = std::mem::take(&mut self.group);
         let files = std::mem::take(&mut group.files);
         if files.is_empty() {
-            return self.answer_group(group, &[], then, now);
+            return self.answer_group(group, &[]);
         }
-        let state = State::AwaitDigest(Ending::Together(Box::new(group), Box::new(then)));
-        self.enter_waiting(state, Job::StoreTogether(files), now);
+        let job = self.start(Job::StoreTogether(files));
+        self.storing = Some(Box::new(Storing { job, group }));
+    }
+
+    /// Goes on with `then` as soon as everything before it is answered.
+    fn once_answered(&mut self, then: State, now: Instant) {
+        self.enter(State::AwaitDigest(Ending::Together(Box::new(then))), now);
+        self.go_on_if_answered(now);
+    }
+
+    fn go_on_if_answered(&mut self, now: Instant) {
+        if !matches!(self.state, State::AwaitDigest(Ending::Together(_))) {
+            return;
+        }
+        if self.storing.is_none() && !self.group.is_empty() {
+            self.store_group();
+        }
+        if self.storing.is_some() {
+            return;
+        }
+        match self.take_state() {
+            State::AwaitDigest(Ending::Together(then)) => match *then {
+                State::AwaitCommand(Work::OpenPartial(offer)) => {
+                    self.open_partial(offer, true, now);
+                }
+                then => {
+                    if matches!(then, State::Closed) {
+                        self.actions.push_back(Action::Close);
+                    }
+                    self.enter(then, now);
+                }
+            },
+            state => self.state = state,
+        }
     }
 
     /// They are visible, or are not.
-    pub(super) fn stored_together(
-        &mut self,
-        group: Group,
-        then: State,
-        outcome: Outcome,
-        now: Instant,
-    ) {
+    pub(super) fn stored_together(&mut self, outcome: Outcome, now: Instant) {
+        let Some(storing) = self.storing.take() else { return };
+        let group = storing.group;
         let count = group.answers.iter().filter(|it| matches!(it, Waiting::File(_))).count();
         let stored = match outcome {
             Outcome::StoredTogether(stored) => stored,
@@ -321,16 +361,22 @@ impl Session {
             | Outcome::Committed
             | Outcome::Answer(_) => Vec::new(),
         };
-        self.answer_group(group, &stored, then, now);
+        self.answer_group(group, &stored);
+        // The client has waited for us.
+        if matches!(self.state, State::AwaitCommand(Work::Idle)) {
+            self.since = now;
+        }
+        self.go_on_if_answered(now);
     }
 
-    fn answer_group(&mut self, group: Group, stored: &[Stored], then: State, now: Instant) {
+    /// Says the answers of a group, before which there are none.
+    fn answer_group(&mut self, group: Group, stored: &[Stored]) {
         let mut stored = stored.iter();
         for waiting in group.answers {
             let summary = match waiting {
                 Waiting::File(summary) => summary,
                 Waiting::Reply(reply) => {
-                    self.reply(reply);
+                    self.actions.push_back(Action::Reply(reply));
                     continue;
                 }
             };
@@ -347,31 +393,26 @@ impl Session {
                 None => (lost_job(), Verdict::Unfinished(lost_job().to_string())),
             };
             self.report(summary.report(verdict));
-            self.reply(reply);
-        }
-        match then {
-            State::AwaitCommand(Work::OpenPartial(offer)) => self.open_partial(offer, true, now),
-            State::Closed => {
-                self.actions.push_back(Action::Close);
-                self.enter(State::Closed, now);
-            }
-            then => self.enter(then, now),
+            self.actions.push_back(Action::Reply(reply));
         }
     }
 
     /// The peer is out of step: says why behind what waits, and closes.
     pub(super) fn answer_last(&mut self, reply: Reply, now: Instant) {
-        if self.group.is_empty() {
+        if !self.holds_answers() {
             self.state = State::AwaitCommand(Work::Idle);
             return self.end(reply, now);
         }
         self.group.push_reply(reply);
-        self.store_together(State::Closed, now);
+        self.once_answered(State::Closed, now);
     }
 
-    /// The line broke: nobody hears what waits, and it is offered again.
-    pub(super) fn let_go_group(&mut self, group: Group, why: &str) {
-        for waiting in group.answers {
+    /// The line broke: nobody hears what waits, and it is offered again. What is being stored comes to its
+    /// end without us.
+    pub(super) fn let_go_groups(&mut self, why: &str) {
+        let storing = self.storing.take().map(|it| it.group);
+        let group = std::mem::take(&mut self.group);
+        for waiting in storing.into_iter().chain([group]).flat_map(|it| it.answers) {
             if let Waiting::File(summary) = waiting {
                 let report = summary.report(Verdict::Unfinished(why.to_owned()));
                 self.actions.push_back(Action::Report(report));

@@ -123,13 +123,8 @@ impl Session {
                 self.report(commit.report(unfinished));
                 self.release(None);
             }
-            // The files come to their end without us; what was begun behind them does not.
-            Ending::Together(group, then) => {
-                self.let_go_group(*group, why);
-                if let State::Streaming(stream) = *then {
-                    self.let_go(stream, why);
-                }
-            }
+            // Nothing was begun yet.
+            Ending::Together(_) => {}
         }
     }
 }

@@ -27,6 +27,11 @@ impl Memory {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Whether there is enough for those who have some to be given more.
+    pub(super) fn is_plenty(&self) -> bool {
+        self.claimed_bytes() <= HELD_BYTES_SERVER_MAX / 2
+    }
+
     /// Claims so many bytes, if they are there.
     pub(super) fn claim(&self, bytes: usize) -> Option<Claim> {
         let more =

@@ -53,7 +53,7 @@ pub use self::{
     violation::Violation,
 };
 use self::{
-    ahead::{Ahead, Group},
+    ahead::{Ahead, Group, Storing},
     login::Login,
     state::{Access, Ending, State, Stream, Work},
 };
@@ -81,6 +81,8 @@ pub struct Session {
     /// Small files, and answers, that wait for others. Only while a command is awaited, or frames
     /// that come ahead of their answer.
     group: Group,
+    /// Those before them, which are being made durable.
+    storing: Option<Box<Storing>>,
     memory: Memory,
 }
 
@@ -106,6 +108,7 @@ impl Session {
             jobs_started: 0,
             awaited: None,
             group: Group::default(),
+            storing: None,
             memory,
         }
     }
@@ -203,12 +206,18 @@ impl Session {
     /// When [`Session::handle_timeout`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        let at = match (self.state.login(), self.state.patience()) {
+        let at = match (self.state.login(), self.patience()) {
             (Some(Login::HeldBack(begun, _)), _) => begun.not_before,
             (_, Some(patience)) => self.since + patience,
             (_, None) => self.told + WORKING_INTERVAL,
         };
         self.login_ends().map_or(at, |by| at.min(by))
+    }
+
+    /// How long the peer may take; `None` while it waits for us.
+    fn patience(&self) -> Option<Duration> {
+        let waits = self.storing.is_some() && matches!(self.state, State::AwaitCommand(Work::Idle));
+        if waits { None } else { self.state.patience() }
     }
 
     /// Until when somebody has to be logged in. While the server itself is at work for the login,
@@ -251,6 +260,9 @@ impl Session {
         if self.state.checkpoint().is_some_and(|running| running == id) {
             return self.checkpoint_done(outcome, now);
         }
+        if self.storing.as_ref().is_some_and(|it| it.job == id) {
+            return self.stored_together(outcome, now);
+        }
         if self.awaited != Some(id) {
             return self.came_too_late(&outcome);
         }
@@ -262,9 +274,6 @@ impl Session {
                 self.journal_knows(receiving, want, outcome, now);
             }
             State::AwaitDigest(Ending::Commit(commit)) => self.committed(*commit, outcome, now),
-            State::AwaitDigest(Ending::Together(group, then)) => {
-                self.stored_together(*group, *then, outcome, now);
-            }
             // These wait for no job.
             state @ (State::AwaitOffset(_)
             | State::Streaming(_)
@@ -337,8 +346,9 @@ impl Session {
             self.look_at_proof(now);
         } else if self.runs_action() {
             self.actions.push_back(Action::Pulse);
-        } else if self.state.patience().is_none() {
-            self.reply(Reply::text(Code::Working, "still working"));
+        } else if self.patience().is_none() {
+            // Before all answers that wait.
+            self.actions.push_back(Action::Reply(Reply::text(Code::Working, "still working")));
         } else if self.is_closed() {
             self.actions.push_back(Action::Close);
         } else {
@@ -359,8 +369,7 @@ impl Session {
     /// is kept.
     pub fn handle_broken(&mut self, why: &str) {
         self.awaited = None;
-        let group = mem::take(&mut self.group);
-        self.let_go_group(group, why);
+        self.let_go_groups(why);
         match self.take_state() {
             State::AwaitCommand(Work::Md5(..)) | State::AwaitOffset(_) => self.release(None),
             State::Streaming(stream) => self.let_go(stream, why),
@@ -451,10 +460,10 @@ impl Session {
 
     /// Answers come in the order of the commands: behind files that wait, an answer waits as well.
     fn reply(&mut self, reply: Reply) {
-        if self.group.is_empty() {
-            self.actions.push_back(Action::Reply(reply));
-        } else {
+        if self.holds_answers() {
             self.group.push_reply(reply);
+        } else {
+            self.actions.push_back(Action::Reply(reply));
         }
     }
 

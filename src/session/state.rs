@@ -17,10 +17,11 @@
 //!
 //! ```text
 //!         put ahead=1                 end: it joins the group
-//!   AwaitCommand --> Streaming(Ahead) ----------------------> AwaitCommand, or whatever was begun
-//!                                                               |  the input is dry: ^
-//!                                                               '--> AwaitDigest(Together)
+//!   AwaitCommand --> Streaming(Ahead) ----------------------> AwaitCommand
 //! ```
+//!
+//! Groups are stored beside these states, one after the other. Before a put that is not for memory, and
+//! before the end of a client that is out of step, AwaitDigest(Together) waits for all of them.
 //!
 //! AwaitCommand begins with the login, where there is one (`login`). An action that runs is a
 //! Streaming(Action) from AwaitCommand back to it.
@@ -34,9 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Ahead, Direction, Discard, Group, Incoming, JobId, Outgoing, Report, Verdict, login::Login,
-};
+use super::{Ahead, Direction, Discard, Incoming, JobId, Outgoing, Report, Verdict, login::Login};
 use crate::{
     auth::Account,
     digest::{FileDigests, FileMd5, Md5Digest},
@@ -135,7 +134,7 @@ pub(super) enum Ending {
     /// Everything is here and right; it is made durable and visible.
     Commit(Box<Commit>),
     /// Small files are made durable and visible together; then this state goes on.
-    Together(Box<Group>, Box<State>),
+    Together(Box<State>),
 }
 
 /// A file that is being made visible.
@@ -230,7 +229,7 @@ impl State {
                 | Work::StartAction(_),
             )
             | Self::Streaming(Stream::OutAborting(..) | Stream::InAgain(..))
-            | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_) | Ending::Together(..))
+            | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_) | Ending::Together(_))
             | Self::Closed => Wants::Nothing,
         }
     }
@@ -270,7 +269,7 @@ impl State {
                 | Work::StartAction(_),
             )
             | Self::Streaming(Stream::InAgain(..) | Stream::Action)
-            | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_) | Ending::Together(..)) => None,
+            | Self::AwaitDigest(Ending::Md5(_) | Ending::Commit(_) | Ending::Together(_)) => None,
         }
     }
 

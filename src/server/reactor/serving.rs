@@ -128,12 +128,13 @@ impl Reactor {
             return enqueue(&mut self.ready, connection);
         }
         let ended = connection.input_ended && !works && !waits && connection.is_flushed();
-        let waits_for_input = match connection.session.wants() {
-            Wants::Lines => connection.session.outgoing().is_none(),
+        let session = &mut connection.session;
+        let waits_for_input = match session.wants() {
+            Wants::Lines => session.outgoing().is_none(),
             Wants::Frames | Wants::Ahead | Wants::Discard => true,
             Wants::Nothing => false,
         };
-        if ended && waits_for_input {
+        if ended && waits_for_input && !session.holds_answers() {
             return self.close(token, "the client left", now);
         }
         let mut deadline = connection.session.deadline();

@@ -8,7 +8,8 @@ use crate::{
     auth::Rights,
     digest::Engine,
     limits::{
-        HELD_BYTES_MAX, HELD_BYTES_SERVER_MAX, HELD_FILE_BYTES_MAX, HELD_FILES_MAX, LOGIN_TRIES_MAX,
+        HELD_BYTES_MAX, HELD_BYTES_SERVER_MAX, HELD_FILE_BYTES_MAX, HELD_FILES_MAX, IDLE_DEADLINE,
+        LOGIN_TRIES_MAX, WORKING_INTERVAL,
     },
     progress::Progress,
     session::{Job, Outcome, Stored, Wants},
@@ -72,7 +73,6 @@ fn files_are_stored_together_and_answered_in_the_order_of_their_commands() {
     let Job::StoreTogether(files) = &scenario.jobs[0].1 else { panic!("another job") };
     let contents: Vec<&[u8]> = files.iter().map(|file| &*file.content).collect();
     assert_eq!(contents, [first, second, HARM]);
-    assert_eq!(scenario.session.wants(), Wants::Nothing);
     let full = Reply::text(Code::NoSpace, "full");
     scenario.done(stored(&[Stored::Visible, Stored::Failed(full), Stored::Before]));
     let said = scenario.said();
@@ -214,6 +214,125 @@ fn a_command_waits_until_the_files_before_it_are_stored() {
 }
 
 #[test]
+fn while_files_are_stored_the_next_come_in_and_are_answered_behind_them() {
+    let mut scenario = Scenario::new();
+    feed(&mut scenario, &put(b"first"));
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+    let refused = format!("{}\n", put_line(1, " ahead=1").replace("/f", "/../f"));
+    let input = [put(b"second"), refused.into_bytes(), whole_stream(b"x")].concat();
+    assert_eq!(feed(&mut scenario, &input), b"");
+    // One job at a time.
+    assert_eq!(dry(&mut scenario), [""; 0]);
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(scenario.said()[1..], [format!("226 root={}", root_of(b"first"))]);
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+    scenario.done(stored(&[Stored::Visible]));
+    let said = scenario.said();
+    assert_eq!(said[1], format!("226 root={}", root_of(b"second")));
+    assert!(said.len() == 3 && said[2].starts_with("403 "), "{said:?}");
+    assert!(!scenario.session.holds_answers());
+}
+
+#[test]
+fn behind_answers_alone_nothing_waits_for_the_disk() {
+    let mut scenario = Scenario::new();
+    feed(&mut scenario, &put(b"x"));
+    dry(&mut scenario);
+    let refused = put_line(1, " ahead=1").replace("/f", "/../f");
+    let input = [refused.as_bytes(), b"\n", &whole_stream(b"x"), b"noop\n"].concat();
+    assert_eq!(feed(&mut scenario, &input), b"noop\n");
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(scenario.said().len(), 2);
+    assert_eq!(feed(&mut scenario, b"noop\n"), b"noop\n");
+    let said = dry(&mut scenario);
+    assert!(said.len() == 1 && said[0].starts_with("403 "), "{said:?}");
+    assert_eq!(feed(&mut scenario, b"noop\n"), b"");
+    assert_eq!(scenario.said(), ["200"]);
+}
+
+#[test]
+fn beside_a_group_that_is_stored_there_is_one_more_and_no_third() {
+    let (mut scenario, one) = (Scenario::new(), put(b"x"));
+    let fill = |scenario: &mut Scenario| {
+        let mut files = 0;
+        while feed(scenario, &one).is_empty() {
+            files += 1;
+            assert!(files <= HELD_FILES_MAX);
+        }
+        assert_eq!(files, HELD_FILES_MAX);
+    };
+    fill(&mut scenario);
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+    fill(&mut scenario);
+    assert_eq!(dry(&mut scenario), [""; 0]);
+    scenario.done(stored(&vec![Stored::Visible; HELD_FILES_MAX]));
+    assert_eq!(scenario.said().len(), 2 * HELD_FILES_MAX);
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+}
+
+#[test]
+fn where_memory_is_short_the_next_group_waits_until_the_one_before_is_stored() {
+    let mut scenario = Scenario::new();
+    let _others = scenario.session.memory.claim(HELD_BYTES_SERVER_MAX / 2).unwrap();
+    let (first, second) = (put(b"first"), put(b"second"));
+    feed(&mut scenario, &first);
+    feed(&mut scenario, &second);
+    assert_eq!(dry(&mut scenario), ["start StoreTogether"]);
+    assert_eq!(feed(&mut scenario, &first), first);
+    scenario.done(stored(&[Stored::Visible, Stored::Visible]));
+    assert_eq!(feed(&mut scenario, &first), b"");
+}
+
+#[test]
+fn a_client_that_waits_for_the_disk_is_told_so_and_is_not_late_thereafter() {
+    let mut scenario = Scenario::new();
+    feed(&mut scenario, &put(b"first"));
+    dry(&mut scenario);
+    feed(&mut scenario, &put(b"second"));
+    for _ in 0..100 {
+        assert_eq!(scenario.after(WORKING_INTERVAL).said(), ["100 still working"]);
+    }
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(scenario.after(WORKING_INTERVAL).said().len(), 2);
+    dry(&mut scenario);
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(scenario.said()[1], format!("226 root={}", root_of(b"second")));
+    scenario.after(IDLE_DEADLINE);
+    assert_eq!(scenario.said(), ["408 you took too long", "close"]);
+}
+
+#[test]
+fn a_large_file_waits_for_the_small_ones_before_it_whether_they_are_stored_or_wait() {
+    let mut scenario = Scenario::new();
+    feed(&mut scenario, &put(b"first"));
+    dry(&mut scenario);
+    feed(&mut scenario, &put(b"second"));
+    let large = format!("{}\n", put_line(1 << 30, " ahead=1"));
+    assert_eq!(feed(&mut scenario, large.as_bytes()), b"");
+    assert_eq!(scenario.session.wants(), Wants::Nothing);
+    assert_eq!(dry(&mut scenario), [""; 0]);
+    for said in ["start StoreTogether", "start OpenPartial"] {
+        scenario.done(stored(&[Stored::Visible]));
+        assert_eq!(scenario.said()[2..], [said]);
+    }
+}
+
+#[test]
+fn who_is_out_of_step_hears_all_answers_and_why_last() {
+    let mut scenario = Scenario::new();
+    feed(&mut scenario, &put(b"first"));
+    dry(&mut scenario);
+    feed(&mut scenario, &put(b"second"));
+    feed(&mut scenario, format!("sum=00000000 {}\n", put_line(1, " ahead=1")).as_bytes());
+    assert_eq!(scenario.said(), [""; 0]);
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(scenario.said()[2..], ["start StoreTogether"]);
+    scenario.done(stored(&[Stored::Visible]));
+    let last = ["400 the line was spoiled on the way", "close"];
+    assert_eq!(scenario.said()[2..], last);
+}
+
+#[test]
 fn a_file_that_has_begun_does_not_hold_up_those_before_it() {
     let mut scenario = Scenario::new();
     let (first, second) = (put(b"first"), put(b"second"));
@@ -266,6 +385,17 @@ fn a_line_that_breaks_gives_the_memory_back_and_answers_nothing() {
     assert!(scenario.session.memory.claimed_bytes() > 1000);
     scenario.session.handle_broken("cut");
     assert_eq!(scenario.said(), ["report Put", "report Put"]);
+    assert_eq!(scenario.session.memory.claimed_bytes(), 0);
+    // What is being stored has its memory for so long; what came of it, nobody hears.
+    let mut scenario = Scenario::new();
+    feed(&mut scenario, &put(b"one"));
+    dry(&mut scenario);
+    feed(&mut scenario, &put(b"two"));
+    scenario.session.handle_broken("cut");
+    assert_eq!(scenario.said(), ["report Put", "report Put"]);
+    assert!(scenario.session.memory.claimed_bytes() > 0);
+    scenario.done(stored(&[Stored::Visible]));
+    assert_eq!(scenario.said(), [""; 0]);
     assert_eq!(scenario.session.memory.claimed_bytes(), 0);
 }
 
