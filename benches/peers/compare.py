@@ -55,15 +55,15 @@ def _cpu_seconds(pid):
     return processes.cpu_seconds(pid) + processes.orphans_seconds()
 
 
-def compare(bench, figure, candidates, size, unit="rate"):
+def compare(bench, figure, candidates, size, unit="rate", runs=1):
     """Measures all candidates, and compares them with the first if that is ours. Rounds of a
-    negative number warm up and do not count."""
+    negative number warm up and do not count. Of so many runs in a row, the last counts."""
     for turn in bench.turns():
         for candidate in candidates:
             if candidate.failed:
                 continue
             try:
-                wall, cpu = candidate.once()
+                wall, cpu = [candidate.once() for _ in range(runs)][-1]
             except (processes.Failed, OSError) as reason:
                 candidate.failed = str(reason)
                 continue
