@@ -5,6 +5,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::Write,
     net::{SocketAddr, TcpListener},
     thread,
     time::Duration,
@@ -12,7 +13,7 @@ use std::{
 
 use support::{
     PATIENCE, Raw, TestDir, Towd,
-    frames::{OWNER, data, frames_from, offer, read_to_last_frame, root},
+    frames::{OWNER, abort, data, frames_from, offer, read_to_last_frame, root},
     resident_bytes, run_tow, tcp, wait_until,
 };
 use towpath::digest::Md5Digest;
@@ -128,6 +129,33 @@ fn many_that_hold_files_back_share_little_memory() {
     assert_eq!(peer.read_line(), "200");
     let more = resident_bytes(towd.pid()).saturating_sub(before);
     assert!(more < 24 << 20, "{more} bytes more for {} connections", peers.len());
+}
+
+#[test]
+fn who_takes_no_answers_is_not_asked_for_more_however_he_spreads_his_files() {
+    let towd = Towd::start([""; 0]);
+    let (mut deaf, mut other) = (greeted(towd.addr()), greeted(towd.addr()));
+    let before = resident_bytes(towd.pid());
+    // The end of a file, some that are refused, and all but the end of another: each time there is nothing
+    // more in the middle of a file, and what waits is stored and answered.
+    let mut file = put("/a", b"");
+    let last = file.pop().unwrap();
+    let text = "x".repeat(200);
+    let refused = [format!("get /{text}/a b ahead=1\n").as_bytes(), &abort("410")].concat();
+    let burst = [&[last], &*refused.repeat(100), &*file].concat();
+    deaf.send(&file);
+    deaf.stream().set_nonblocking(true).unwrap();
+    let mut bursts = 0;
+    while bursts < 6000 && deaf.stream().write(&burst).is_ok_and(|length| length == burst.len()) {
+        bursts += 1;
+        // Behind the storing, on the disk thread.
+        for _ in 0..2 {
+            other.send("stat /\n");
+            assert!(other.read_line().starts_with("200"));
+        }
+    }
+    let more = resident_bytes(towd.pid()).saturating_sub(before);
+    assert!(more < 4 << 20, "{more} bytes");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::{
     wire::{Code, Reply, next_line},
 };
 
+/// What a line counts at least, however short it is: it costs as much as so many bytes of a file.
+const LINE_BYTES_MIN: usize = 1 << 10;
+
 /// Whether it is the turn of such frames.
 pub(super) fn has_work(connection: &Connection) -> bool {
     matches!(connection.session.wants(), Wants::Ahead | Wants::Discard)
@@ -24,9 +27,10 @@ pub(super) fn take(connection: &mut Connection, engine: &Engine, now: Instant) -
         let is_discarded = match connection.session.wants() {
             Wants::Ahead => false,
             Wants::Discard => true,
-            Wants::Lines if connection.session.holds_answers() => {
+            // Who does not take his answers is not asked for more.
+            Wants::Lines if connection.session.holds_answers() && connection.has_room() => {
                 let Some(taken) = take_line(connection, now) else { break };
-                lines += taken;
+                lines += taken.max(LINE_BYTES_MIN);
                 continue;
             }
             Wants::Lines | Wants::Frames | Wants::Nothing => break,

@@ -70,7 +70,7 @@ pub(super) struct Connection {
     /// How far `input` was searched for a line end in vain.
     pub(super) searched: usize,
     /// Output that the line has not taken yet. Invariant: stays below
-    /// [`PENDING_OUTPUT_BYTES_MAX`] plus the answer to one command.
+    /// [`PENDING_OUTPUT_BYTES_MAX`] plus the answers to one command, or to two groups of small files.
     output: Vec<u8>,
     /// The most that is moved at once, where the rate is limited.
     pub(super) chunk_bytes: usize,
