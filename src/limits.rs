@@ -98,8 +98,9 @@ pub const SYNCERS_MAX: usize = 4;
 /// So many files are synced with all of their file system, instead of one by one.
 pub const SYNCED_AT_ONCE_MIN: usize = 8;
 
-/// Unless more bytes than that wait to be written, which then are written first.
-pub const WAITING_BYTES_MAX: u64 = 32 << 20;
+/// Unless more bytes than that wait to be written on the machine: they would be written first, by a disk
+/// that is slow to seek in seconds.
+pub const DIRTY_BYTES_MAX: u64 = 8 << 20;
 
 /// So many files to be synced are worth a thread.
 pub const FILES_PER_SYNCER_MIN: usize = 8;

@@ -428,7 +428,7 @@ impl Files {
         let upload = &self.upload;
         sys::ftruncate(&self.data, upload.size).doing("setting the size")?;
         self.room.end();
-        sys::fchmod(&self.data, VISIBLE & !umask()).doing("setting the mode")?;
+        sys::fchmod(&self.data, visible_mode()).doing("setting the mode")?;
         let time =
             Timespec { tv_sec: upload.mtime.seconds, tv_nsec: i64::from(upload.mtime.nanos) };
         let times = Timestamps { last_access: time, last_modification: time };
@@ -507,8 +507,10 @@ pub(super) fn check_device(dir: impl AsFd, target_dir: impl AsFd) -> Result<(), 
     }
 }
 
-/// Mode of a finished file: what the umask leaves of this, never executable.
-pub(super) const VISIBLE: Mode = Mode::from_raw_mode(0o666);
+/// Mode of a finished file: what the umask leaves, never executable.
+pub(super) fn visible_mode() -> Mode {
+    Mode::from_raw_mode(0o666) & !umask()
+}
 
 /// The process's umask, read once: it can only be read by being set.
 fn umask() -> Mode {

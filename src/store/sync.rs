@@ -6,7 +6,6 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::OnceLock,
     thread::{self, Builder},
 };
 
@@ -18,42 +17,79 @@ use rustix::{
 
 #[cfg(test)]
 use super::tests::hook::{self, Call};
-use crate::limits::{FILES_PER_SYNCER_MIN, SYNCED_AT_ONCE_MIN, SYNCERS_MAX, WAITING_BYTES_MAX};
+use crate::limits::{DIRTY_BYTES_MAX, FILES_PER_SYNCER_MIN, SYNCED_AT_ONCE_MIN, SYNCERS_MAX};
 
-/// Makes files with their attributes durable; says for each, in their order, what came of it. The first was
-/// opened before anything was written to any of them.
+/// Makes files with their attributes, or directories, durable; says for each, in their order, what came of
+/// it. The first was opened before anything was changed in any of them.
 pub(crate) fn sync_together(files: &[&OwnedFd]) -> Vec<Result<()>> {
     #[cfg(test)]
     let hooked: Vec<_> =
         files.iter().map(|file| hook::call(|| Call::Sync(hook::inode(file)))).collect();
-    let synced = if sync_at_once(files) { vec![Ok(()); files.len()] } else { sync_each(files) };
+    let is_at_once = files.len() >= SYNCED_AT_ONCE_MIN && Known::of(files).is_at_once();
+    let synced = sync_by(files, is_at_once, |first| fs::syncfs(first));
     #[cfg(test)]
     let synced =
         hooked.into_iter().zip(synced).map(|(hooked, synced)| hooked.and(synced)).collect();
     synced
 }
 
-/// Syncs the file system that they are on, if that is known to do it; returns whether all is well. If it is
-/// not, that may be for a file of others: each is told of its own errors by its own sync, which is its
-/// first.
-fn sync_at_once(files: &[&OwnedFd]) -> bool {
-    let Some(first) = files.first().filter(|_| files.len() >= SYNCED_AT_ONCE_MIN) else {
-        return false;
-    };
-    let device = |file: &&OwnedFd| fs::fstat(file).map(|stat| stat.st_dev);
-    let same = device(first);
-    let syncs_all = tells_errors() && is_ext4(first) && same.is_ok();
-    syncs_all
-        && files.iter().all(|file| device(file) == same)
-        && waiting_bytes().is_some_and(|bytes| bytes <= WAITING_BYTES_MAX)
-        && fs::syncfs(first).is_ok()
+/// Syncs all at once by `sync_all`, if it can be so, or each.
+fn sync_by(
+    files: &[&OwnedFd],
+    is_at_once: bool,
+    sync_all: impl FnOnce(&OwnedFd) -> Result<()>,
+) -> Vec<Result<()>> {
+    match files.first() {
+        Some(first) if is_at_once && sync_all(first).is_ok() => {
+            // ext4 without a journal writes inodes only behind the order to the disk to empty its cache. This
+            // is a second one; if it fails, nothing is known of any of them.
+            vec![fs::fsync(first); files.len()]
+        }
+        // What failed may be a file of others. Each is told of its own errors by its own sync, which is
+        // its first.
+        _ => sync_each(files),
+    }
 }
 
-/// Whether `syncfs` fails if anything could not be written since the file was opened that it is called
-/// with: so it does from Linux 5.8 on.
-fn tells_errors() -> bool {
-    static TELLS: OnceLock<bool> = OnceLock::new();
-    *TELLS.get_or_init(|| version(&uname().release().to_string_lossy()) >= Some((5, 8)))
+/// What it depends on whether files can be synced at once.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// The first two numbers of the kernel's release.
+    kernel: Option<(u32, u32)>,
+    /// statfs(2), of the first.
+    file_system: Option<FsWord>,
+    /// Whether all are on the same.
+    is_one: bool,
+    /// What waits to be written on the whole machine.
+    dirty_bytes: Option<u64>,
+}
+
+impl Known {
+    fn of(files: &[&OwnedFd]) -> Self {
+        let device = |file: &&OwnedFd| fs::fstat(file).map(|stat| stat.st_dev).ok();
+        let first = files.first();
+        let known_device = first.and_then(device);
+        let meminfo = std::fs::read_to_string("/proc/meminfo").ok();
+        Self {
+            kernel: version(&uname().release().to_string_lossy()),
+            file_system: first.and_then(|file| fs::fstatfs(file).ok()).map(|fs| fs.f_type),
+            is_one: known_device.is_some() && files.iter().all(|file| device(file) == known_device),
+            dirty_bytes: meminfo.and_then(|meminfo| dirty_bytes(&meminfo)),
+        }
+    }
+
+    /// Whether `syncfs` makes all of them durable, says so if it does not, and does little besides.
+    fn is_at_once(&self) -> bool {
+        /// statfs(2), "EXT4_SUPER_MAGIC". Others may understand less by it (FUSE), or were not tried.
+        const EXT4: FsWord = 0xef53;
+        /// It fails if data could not be written since the file was opened that it is called with (5.8),
+        /// and if the file system says that something failed (5.17).
+        const TELLS_ERRORS: (u32, u32) = (5, 17);
+        self.kernel >= Some(TELLS_ERRORS)
+            && self.file_system == Some(EXT4)
+            && self.is_one
+            && self.dirty_bytes.is_some_and(|bytes| bytes <= DIRTY_BYTES_MAX)
+    }
 }
 
 /// The first two numbers of a release.
@@ -62,20 +98,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Others may understand less by it (FUSE), or were not tried.
-fn is_ext4(file: &OwnedFd) -> bool {
-    /// statfs(2), "EXT4_SUPER_MAGIC".
-    const EXT4: FsWord = 0xef53;
-    fs::fstatfs(file).is_ok_and(|fs| fs.f_type == EXT4)
-}
-
-/// What waits to be written on the whole machine, in bytes.
-fn waiting_bytes() -> Option<u64> {
-    waiting_in(&std::fs::read_to_string("/proc/meminfo").ok()?)
-}
-
 /// proc_meminfo(5): `Dirty` and `Writeback`.
-fn waiting_in(meminfo: &str) -> Option<u64> {
+fn dirty_bytes(meminfo: &str) -> Option<u64> {
     let kibibytes = |name| {
         let mut lines = meminfo.lines();
         let rest = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -136,12 +160,59 @@ mod tests {
     #[test]
     fn what_waits_to_be_written_is_what_is_dirty_and_what_is_on_its_way() {
         let whole = "MemFree:  7 kB\nDirty:      116 kB\nWriteback:   4 kB\nWritebackTmp: 9 kB\n";
-        assert_eq!(waiting_in(whole), Some(120 << 10));
+        assert_eq!(dirty_bytes(whole), Some(120 << 10));
         for meminfo in ["", "Dirty: 1 kB", "Writeback: 1 kB", "Dirty: -1 kB\nWriteback: 1 kB"] {
-            assert_eq!(waiting_in(meminfo), None, "{meminfo}");
+            assert_eq!(dirty_bytes(meminfo), None, "{meminfo}");
         }
-        let real = waiting_bytes();
-        assert!(real.is_some_and(|bytes| bytes < 1 << 50), "{real:?}");
+    }
+
+    #[test]
+    fn only_one_ext4_with_little_to_write_is_synced_at_once_and_only_if_the_kernel_tells_errors() {
+        let good = Known {
+            kernel: Some((5, 17)),
+            file_system: Some(0xef53),
+            is_one: true,
+            dirty_bytes: Some(DIRTY_BYTES_MAX),
+        };
+        assert!(good.is_at_once());
+        for bad in [
+            Known { kernel: Some((5, 16)), ..good },
+            Known { kernel: Some((4, 20)), ..good },
+            Known { kernel: None, ..good },
+            Known { file_system: Some(0x6573_5546), ..good },
+            Known { file_system: None, ..good },
+            Known { is_one: false, ..good },
+            Known { dirty_bytes: Some(DIRTY_BYTES_MAX + 1), ..good },
+            Known { dirty_bytes: None, ..good },
+        ] {
+            assert!(!bad.is_at_once(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_files_is_found_out() {
+        let [one, two] = [(); 2].map(|()| OwnedFd::from(tempfile::tempfile().unwrap()));
+        let known = Known::of(&[&one, &two]);
+        assert!(known.is_one && known.kernel >= Some((5, 6)), "{known:?}");
+        assert!(known.file_system.is_some() && known.dirty_bytes.is_some(), "{known:?}");
+        let pipe = std::io::pipe().unwrap().0.into();
+        assert!(!Known::of(&[&one, &pipe]).is_one);
+    }
+
+    #[test]
+    fn a_sync_of_all_counts_for_each_and_one_that_fails_for_none() {
+        let [one, two] = [(); 2].map(|()| OwnedFd::from(tempfile::tempfile().unwrap()));
+        // A pipe can't be synced.
+        let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
+        let files = [&one, &pipe, &two];
+        assert_eq!(sync_by(&files, true, |_| Ok(())), [Ok(()); 3]);
+        let each = [Ok(()), Err(Errno::INVAL), Ok(())];
+        assert_eq!(sync_by(&files, true, |_| Err(Errno::IO)), each);
+        assert_eq!(sync_by(&files, false, |_| panic!("it may not be")), each);
+        // The disk did not empty its cache.
+        let all_failed = [Err(Errno::INVAL); 3];
+        assert_eq!(sync_by(&[&pipe, &one, &two], true, |_| Ok(())), all_failed);
+        assert_eq!(sync_by(&[], true, |_| Ok(())), []);
     }
 
     #[test]

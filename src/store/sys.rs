@@ -18,12 +18,12 @@ pub(super) fn open(dir: impl AsFd, name: &str, flags: OFlags) -> Result<OwnedFd>
     retry_on_intr(|| fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR))
 }
 
-/// Makes a file of this name, which nothing has yet, with what the umask leaves of `mode`.
-pub(super) fn create(dir: impl AsFd, name: &str, mode: Mode) -> Result<OwnedFd> {
+/// Makes a file of this name, which nothing has yet: so it is ours, and nobody else has it open.
+pub(super) fn create(dir: impl AsFd, name: &str) -> Result<OwnedFd> {
     #[cfg(test)]
     hook::call(|| Call::Open)?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    retry_on_intr(|| fs::openat(&dir, name, flags, mode))
+    retry_on_intr(|| fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR))
 }
 
 /// Writes at an offset; perhaps less than all of `bytes`.

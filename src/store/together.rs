@@ -1,13 +1,12 @@
 //! Small files that are in memory as a whole, made durable and visible together.
 //!
-//! First all are written, under names of their own in the folder of partials, and their way to the
-//! disk begins; then each is synced, which for all but the first has mostly happened by then; then
-//! each gets its name; then each directory is synced, once. None needs a journal: what a power cut,
+//! First all are written, under names of their own in the folder of partials; then they are synced
+//! together; then each gets its name; then the directories are synced. None needs a journal: what a power cut,
 //! or a kill, leaves at each step is the file as it was, or as it is now, whole. A temporary file
 //! that stays behind is removed like an old partial.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         OnceLock,
@@ -25,7 +24,7 @@ use super::{
     error::Doing,
     journal_file::write_all,
     own::{open_own, try_lock},
-    partial::{VISIBLE, check_device, check_target, partial_name},
+    partial::{check_device, check_target, partial_name, visible_mode},
     quota::{Reservation, Usage},
     source::read_full,
     space::Awaited,
@@ -68,7 +67,7 @@ pub enum Became {
 /// How far one file is.
 #[derive(Debug)]
 enum Step<'a> {
-    Before { dir: usize },
+    Before { dir: usize, data: OwnedFd },
     Written { dir: usize, name: &'a [u8], temporary: Temporary<'a> },
     Visible { dir: usize },
     Failed(StoreError),
@@ -107,17 +106,7 @@ impl Root {
         for (step, file) in steps.iter_mut().zip(files) {
             step.go_on(|step| self.show(&dirs, file, step));
         }
-        for (at, dir) in dirs.open.iter().enumerate() {
-            let is_in = |step: &&mut Step<'_>| step.dir() == Some(at);
-            let of_dir: Vec<&mut Step<'_>> = steps.iter_mut().filter(is_in).collect();
-            if !of_dir.is_empty()
-                && let Err(errno) = sys::fsync(dir)
-            {
-                for step in of_dir {
-                    *step = Step::Failed(StoreError::from_errno("syncing the directory", errno));
-                }
-            }
-        }
+        sync_dirs(&dirs, &mut steps);
         steps.into_iter().map(Step::end).collect()
     }
 
@@ -131,9 +120,9 @@ impl Root {
         // What is there will not be, if a file before it in the group has the same name.
         if !dirs.to_come.contains(file.path)
             && let Some(stat) = &there
-            && is_the_same(dir, name, stat, file)
+            && let Some(data) = the_same(dir, name, stat, file)
         {
-            return Ok(Step::Before { dir: at });
+            return Ok(Step::Before { dir: at, data });
         }
         if there.is_some() && !file.replace {
             return Err(StoreError::Exists);
@@ -183,7 +172,7 @@ impl Root {
     }
 }
 
-/// Makes what was written durable.
+/// Makes what was written, or was there, durable.
 fn sync_written(steps: &mut [Step<'_>]) {
     let written: Vec<&OwnedFd> = steps.iter().filter_map(Step::data).collect();
     let mut synced = sync_together(&written).into_iter();
@@ -194,12 +183,26 @@ fn sync_written(steps: &mut [Step<'_>]) {
     }
 }
 
+/// Makes the names durable.
+fn sync_dirs(dirs: &Dirs<'_>, steps: &mut [Step<'_>]) {
+    let used: BTreeSet<usize> = steps.iter().filter_map(Step::dir).collect();
+    let open: Vec<&OwnedFd> = used.iter().filter_map(|&at| dirs.open.get(at)).collect();
+    let synced: HashMap<usize, _> = used.iter().copied().zip(sync_together(&open)).collect();
+    for step in steps {
+        let Some(at) = step.dir() else { continue };
+        if let Err(errno) = synced.get(&at).copied().unwrap_or(Err(Errno::IO)) {
+            *step = Step::Failed(StoreError::from_errno("syncing the directory", errno));
+        }
+    }
+}
+
 impl<'a> Step<'a> {
-    /// The file that is written, and has no name yet.
+    /// The file that is written and has no name yet, or was there before.
     const fn data(&self) -> Option<&OwnedFd> {
         match self {
+            Self::Before { data, .. } => Some(data),
             Self::Written { temporary, .. } => Some(&temporary.data),
-            Self::Before { .. } | Self::Visible { .. } | Self::Failed(_) => None,
+            Self::Visible { .. } | Self::Failed(_) => None,
         }
     }
 
@@ -213,7 +216,7 @@ impl<'a> Step<'a> {
     /// The directory that has to be durable.
     const fn dir(&self) -> Option<usize> {
         match self {
-            Self::Before { dir } | Self::Visible { dir } => Some(*dir),
+            Self::Before { dir, .. } | Self::Visible { dir } => Some(*dir),
             Self::Written { .. } | Self::Failed(_) => None,
         }
     }
@@ -250,6 +253,7 @@ impl<'a> Dirs<'a> {
 impl Temporary<'_> {
     fn fill(&self, file: &Whole<'_>) -> Result<(), StoreError> {
         write_all(&self.data, file.content, 0, "writing")?;
+        sys::fchmod(&self.data, visible_mode()).doing("setting the mode")?;
         let time = Timespec { tv_sec: file.mtime.seconds, tv_nsec: i64::from(file.mtime.nanos) };
         let times = Timestamps { last_access: time, last_modification: time };
         sys::futimens(&self.data, &times).doing("setting the time")
@@ -279,7 +283,7 @@ fn make_temporary(partials: BorrowedFd<'_>) -> Result<(String, OwnedFd), StoreEr
     for _ in 0..NAME_TRIES {
         let number = first.wrapping_add(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)));
         let name = format!("{number:032x}.{ENDING}");
-        match sys::create(partials, &name, VISIBLE) {
+        match sys::create(partials, &name) {
             Err(Errno::EXIST) => {}
             made => return made.doing("opening").map(|file| (name, file)),
         }
@@ -303,21 +307,17 @@ fn lock_partial(
     }
 }
 
-/// Whether the file that is there has these bytes and this time, and is durable. To read it is no
-/// favour to a peer, who has sent as much.
-fn is_the_same(dir: &OwnedFd, name: &[u8], stat: &Stat, file: &Whole<'_>) -> bool {
+/// The file that is there, if it has these bytes and this time. To read it is no favour to a peer, who has
+/// sent as much.
+fn the_same(dir: &OwnedFd, name: &[u8], stat: &Stat, file: &Whole<'_>) -> Option<OwnedFd> {
     let there = Identity::of(stat);
     if (there.size, there.mtime) != (file.content.len() as u64, file.mtime) {
-        return false;
+        return None;
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let read = || {
-        let open = openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty())?;
-        let is_it = Identity::of(&fstat(&open)?) == there;
-        let mut bytes = vec![0; file.content.len()];
-        let have = read_full(&open, 0, &mut bytes).map_err(|_| Errno::IO)?;
-        sys::fsync(&open)?;
-        Ok::<_, Errno>(is_it && have == bytes.len() && bytes == file.content)
-    };
-    read().unwrap_or(false)
+    let open = openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let is_it = fstat(&open).is_ok_and(|stat| Identity::of(&stat) == there);
+    let mut bytes = vec![0; file.content.len()];
+    let have = read_full(&open, 0, &mut bytes).ok()?;
+    (is_it && have == bytes.len() && bytes == file.content).then_some(open)
 }

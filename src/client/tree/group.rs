@@ -1,8 +1,7 @@
 //! Small files made durable together, beside the next transfers.
 //!
 //! A file is visible only once it is durable: first all of a group are written, under names that are
-//! not theirs, and their way to the disk begins; then each is synced, which for all but the first
-//! has mostly happened by then; then each gets its name. The directory is synced when the last file
+//! not theirs; then they are synced together; then each gets its name. The directory is synced when the last file
 //! is in it. A power cut leaves a file as it was, or new, never mixed. What a kill leaves lies under
 //! a name that the next run writes anew.
 
