@@ -16,7 +16,7 @@ SETTLED_SECONDS = 2.1
 # A virtual machine gives memory that has been free for some seconds back to its host, and waits when it
 # takes it again: who writes a file behind a slow candidate pays for that, up to as much as for all else. So
 # the run before the one that counts has filled as much memory in the same way.
-RUNS_UP = 2
+RUNS_WRITING = 2
 # How the bytes are known to be the right ones.
 TREE, TREE_AND_MD5 = "md5-tree", "md5-tree, md5"
 XXH, SSH, SUMS, UNVERIFIED = "xxh128", "MAC of the line", "md5sum", "no"
@@ -88,7 +88,7 @@ def get(bench):
         candidates.append(candidate(who, server, [*stages, sums], SUMS, own_cpu=False))
     for server in bench.servers.started("sftp"):
         candidates.append(candidate("sftp", server, [[server.get("one", local)]], SSH))
-    compare(bench, "get, one stream, to a file", candidates, bench.size)
+    compare(bench, "get, one stream, to a file", candidates, bench.size, runs=RUNS_WRITING)
 
 
 def put(bench):
@@ -128,7 +128,7 @@ def put(bench):
         candidates.append(candidate(who, server, [*to(server), sums], SUMS, own_cpu=False))
     for server in bench.servers.started("sftp"):
         candidates.append(candidate("sftp", server, to(server), SSH))
-    compare(bench, "put, one stream", candidates, bench.size, runs=RUNS_UP)
+    compare(bench, "put, one stream", candidates, bench.size, runs=RUNS_WRITING)
 
 
 def many(bench):
@@ -172,7 +172,7 @@ def many(bench):
     for server in bench.servers.started("rsync"):
         a_put("rsync -W", server, XXH)
     compare(bench, f"get, {streams} streams, to a sink", gets, size)
-    compare(bench, f"put, {streams} streams", puts, size, runs=RUNS_UP)
+    compare(bench, f"put, {streams} streams", puts, size, runs=RUNS_WRITING)
 
 
 def lanes(bench):

@@ -149,7 +149,7 @@ impl Session {
         let claim = small.and_then(|size| self.memory.claim(size + beside));
         let Some(claim) = claim else {
             if self.holds_answers() {
-                return self.once_answered(State::AwaitCommand(Work::OpenPartial(offer)), now);
+                return self.once_answered(Some(offer), now);
             }
             return self.open_partial(offer, true, now);
         };
@@ -187,6 +187,11 @@ impl Session {
                 Piece::Data { offset, range } => {
                     let bytes = input.get(range).unwrap_or_default();
                     debug_assert_eq!(offset, ahead.content.len() as u64);
+                    if ahead.content.is_empty() {
+                        // What was claimed, and not up to twice that.
+                        let size = ahead.incoming.progress().size();
+                        ahead.content.reserve_exact(usize::try_from(size).unwrap_or(0));
+                    }
                     ahead.content.extend_from_slice(bytes);
                     ahead.incoming.wrote(offset, bytes);
                 }
@@ -275,7 +280,8 @@ impl Session {
 /// Onto the disk.
 impl Session {
     /// Whether a line, where a command is awaited, can join what waits. While a group is being stored, the
-    /// next comes in only where its memory is not all that is left for other connections.
+    /// next comes in only as long as half of the memory of all is free: the other half is for those who have
+    /// nothing yet.
     pub(super) fn joins_group(&self, line: &[u8]) -> bool {
         if !self.holds_answers() {
             return true;
@@ -311,35 +317,27 @@ impl Session {
         self.storing = Some(Box::new(Storing { job, group }));
     }
 
-    /// Goes on with `then` as soon as everything before it is answered.
-    fn once_answered(&mut self, then: State, now: Instant) {
-        self.enter(State::AwaitDigest(Ending::Together(Box::new(then))), now);
+    /// Opens an upload, or without one closes the line, as soon as everything before it is answered.
+    fn once_answered(&mut self, then: Option<PutOffer>, now: Instant) {
+        self.enter(State::AwaitDigest(Ending::Together(then.map(Box::new))), now);
         self.go_on_if_answered(now);
     }
 
     fn go_on_if_answered(&mut self, now: Instant) {
-        if !matches!(self.state, State::AwaitDigest(Ending::Together(_))) {
+        let State::AwaitDigest(Ending::Together(then)) = &mut self.state else {
             return;
-        }
+        };
+        let then = then.take();
         if self.storing.is_none() && !self.group.is_empty() {
             self.store_group();
         }
         if self.storing.is_some() {
-            return;
-        }
-        match self.take_state() {
-            State::AwaitDigest(Ending::Together(then)) => match *then {
-                State::AwaitCommand(Work::OpenPartial(offer)) => {
-                    self.open_partial(offer, true, now);
-                }
-                then => {
-                    if matches!(then, State::Closed) {
-                        self.actions.push_back(Action::Close);
-                    }
-                    self.enter(then, now);
-                }
-            },
-            state => self.state = state,
+            self.state = State::AwaitDigest(Ending::Together(then));
+        } else if let Some(offer) = then {
+            self.open_partial(*offer, true, now);
+        } else {
+            self.actions.push_back(Action::Close);
+            self.enter(State::Closed, now);
         }
     }
 
@@ -404,7 +402,7 @@ impl Session {
             return self.end(reply, now);
         }
         self.group.push_reply(reply);
-        self.once_answered(State::Closed, now);
+        self.once_answered(None, now);
     }
 
     /// The line broke: nobody hears what waits, and it is offered again. What is being stored comes to its

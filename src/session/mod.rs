@@ -78,8 +78,8 @@ pub struct Session {
     jobs_started: u64,
     /// The job that the state waits for.
     awaited: Option<JobId>,
-    /// Small files, and answers, that wait for others. Only while a command is awaited, or frames
-    /// that come ahead of their answer.
+    /// Small files, and answers, that wait for others. Only while a command is awaited, frames that come
+    /// ahead of their answer, or the answers themselves.
     group: Group,
     /// Those before them, which are being made durable.
     storing: Option<Box<Storing>>,

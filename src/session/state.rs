@@ -26,7 +26,8 @@
 //! AwaitCommand begins with the login, where there is one (`login`). An action that runs is a
 //! Streaming(Action) from AwaitCommand back to it.
 //!
-//! A state that waits for a job reads no input: what the client has pipelined stays where it is.
+//! A state that waits for a job reads no input: what the client has pipelined stays where it is. Groups
+//! are no such state.
 //! Nothing here changes a state: the transitions are in `login`, `await_command`, `await_offset`,
 //! `streaming` and `await_digest`, the end in the parent.
 
@@ -133,8 +134,9 @@ pub(super) enum Ending {
     Md5(Box<Receiving>),
     /// Everything is here and right; it is made durable and visible.
     Commit(Box<Commit>),
-    /// Small files are made durable and visible together; then this state goes on.
-    Together(Box<State>),
+    /// The groups before it are being stored and answered; then this upload is opened, or, without one, the
+    /// line is closed.
+    Together(Option<Box<PutOffer>>),
 }
 
 /// A file that is being made visible.
