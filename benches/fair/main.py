@@ -88,8 +88,12 @@ def main():
     work = tempfile.mkdtemp(prefix="run-", dir=os.path.abspath(base))
     try:
         bench = Bench(work, programs, options)
+        began, stolen = time.monotonic(), processes.stolen_seconds()
         for name in options.only or FIGURES:
             FIGURES[name](bench)
+        stolen = processes.stolen_seconds() - stolen
+        share = stolen / os.cpu_count() / (time.monotonic() - began)
+        bench.add("what the host took of the processors", f"{stolen:.1f} s, {share:.1%} of all")
     finally:
         processes.stop_all()
         shutil.rmtree(work, ignore_errors=True)

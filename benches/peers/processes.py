@@ -133,6 +133,12 @@ def _children():
     return found
 
 
+def stolen_seconds():
+    """Processor time that this machine would have used and its host gave to others, so far."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        return int(stat.readline().split()[8]) / TICKS_PER_SECOND
+
+
 def cpu_seconds(pid):
     """User and system time of a process, of what descends from it, and of what that waited for."""
     ticks = 0
