@@ -20,7 +20,7 @@
 //!   AwaitCommand --> Streaming(Ahead) ----------------------> AwaitCommand
 //! ```
 //!
-//! Groups are stored beside these states, one after the other. Before a put that is not for memory, and
+//! Groups are stored beside these states, one after the other. Before a put that memory is not for, and
 //! before the end of a client that is out of step, AwaitDigest(Together) waits for all of them.
 //!
 //! AwaitCommand begins with the login, where there is one (`login`). An action that runs is a
@@ -29,7 +29,7 @@
 //! A state that waits for a job reads no input: what the client has pipelined stays where it is. Groups
 //! are no such state.
 //! Nothing here changes a state: the transitions are in `login`, `await_command`, `await_offset`,
-//! `streaming` and `await_digest`, the end in the parent.
+//! `streaming`, `ahead` and `await_digest`, the end in the parent.
 
 use std::{
     sync::Arc,

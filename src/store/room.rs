@@ -104,9 +104,9 @@ impl Room {
 /// written. Others only say that they made it (ZFS), or write elsewhere all the same (btrfs); in
 /// memory a page is found as quickly when it is written.
 fn takes_up_space(file: &OwnedFd) -> bool {
-    /// statfs(2), "EXT4_SUPER_MAGIC" and "XFS_SUPER_MAGIC".
-    const KNOWN: [FsWord; 2] = [0xef53, 0x5846_5342];
-    fstatfs(file).is_ok_and(|fs| KNOWN.contains(&fs.f_type))
+    /// statfs(2), "XFS_SUPER_MAGIC".
+    const XFS: FsWord = 0x5846_5342;
+    fstatfs(file).is_ok_and(|fs| [sys::EXT4, XFS].contains(&fs.f_type))
 }
 
 /// Gives back what a process that was killed has made beyond the end of a file.

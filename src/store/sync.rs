@@ -15,6 +15,7 @@ use rustix::{
     system::uname,
 };
 
+use super::sys;
 #[cfg(test)]
 use super::tests::hook::{self, Call};
 use crate::limits::{DIRTY_BYTES_MAX, FILES_PER_SYNCER_MIN, SYNCED_AT_ONCE_MIN, SYNCERS_MAX};
@@ -80,13 +81,12 @@ impl Known {
 
     /// Whether `syncfs` makes all of them durable, says so if it does not, and does little besides.
     fn is_at_once(&self) -> bool {
-        /// statfs(2), "EXT4_SUPER_MAGIC". Others may understand less by it (FUSE), or were not tried.
-        const EXT4: FsWord = 0xef53;
         /// It fails if data could not be written since the file was opened that it is called with (5.8),
         /// and if the file system says that something failed (5.17).
         const TELLS_ERRORS: (u32, u32) = (5, 17);
         self.kernel >= Some(TELLS_ERRORS)
-            && self.file_system == Some(EXT4)
+            // Others may understand less by it (FUSE), or were not tried.
+            && self.file_system == Some(sys::EXT4)
             && self.is_one
             && self.dirty_bytes.is_some_and(|bytes| bytes <= DIRTY_BYTES_MAX)
     }
@@ -170,7 +170,7 @@ mod tests {
     fn only_one_ext4_with_little_to_write_is_synced_at_once_and_only_if_the_kernel_tells_errors() {
         let good = Known {
             kernel: Some((5, 17)),
-            file_system: Some(0xef53),
+            file_system: Some(sys::EXT4),
             is_one: true,
             dirty_bytes: Some(DIRTY_BYTES_MAX),
         };

@@ -1,15 +1,19 @@
 //! The calls by which the store changes what is on the disk, and those that make it durable. All in
-//! one place, so that tests can watch them, and make any of them fail.
+//! one place, so that tests can watch them, and make any of them fail; but for those of many files at
+//! once, which are in `sync`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{self, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, Timestamps},
+    fs::{self, AtFlags, FallocateFlags, FsWord, Mode, OFlags, RenameFlags, Timestamps},
     io::{Result, retry_on_intr},
 };
 
 #[cfg(test)]
 use super::tests::hook::{self, Call};
+
+/// statfs(2), "EXT4_SUPER_MAGIC": ext2, ext3 and ext4, with a journal or without.
+pub(super) const EXT4: FsWord = 0xef53;
 
 /// Opens a name in a directory, or makes it.
 pub(super) fn open(dir: impl AsFd, name: &str, flags: OFlags) -> Result<OwnedFd> {

@@ -2,19 +2,17 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{FallocateFlags, FsWord, fallocate, statfs};
+use rustix::fs::{FallocateFlags, fallocate, statfs};
 
-use super::*;
+use super::{super::sys, *};
 const MIB: usize = 1 << 20;
 /// The same, of files.
 const FILE_MIB: u64 = MIB as u64;
 
 /// A root on ext4, which takes up what it is asked to and no more.
 fn on_disk() -> Option<Store> {
-    /// statfs(2), "EXT4_SUPER_MAGIC".
-    const EXT4: FsWord = 0xef53;
     let dir = tempfile::tempdir().unwrap();
-    if statfs(dir.path()).unwrap().f_type != EXT4 {
+    if statfs(dir.path()).unwrap().f_type != sys::EXT4 {
         println!("skipped: {} is not on ext4", dir.path().display());
         return None;
     }
